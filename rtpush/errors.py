@@ -1,0 +1,95 @@
+"""
+Error and disconnect codes: the one table, for every transport and the server API.
+
+``docs/protocol.rst`` shows the same table; a test compares them.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+__all__ = ["Disconnect", "ErrorCode", "RtpushError", "reconnects"]
+
+
+class ErrorCode(enum.Enum):
+    """What can be wrong with a request or command: ``(code, HTTP status, temporary)``."""
+
+    INTERNAL = (100, 500, True)
+    UNAUTHORIZED = (101, 401, False)
+    PERMISSION_DENIED = (102, 403, False)
+    BAD_REQUEST = (103, 400, False)
+    UNKNOWN_CHANNEL = (104, 404, False)
+    BAD_CHANNEL = (105, 400, False)
+    BAD_CURSOR = (106, 400, False)
+    NOT_AVAILABLE = (107, 404, False)
+    ALREADY_SUBSCRIBED = (108, 409, False)
+    NOT_SUBSCRIBED = (109, 409, False)
+    MESSAGE_TOO_LARGE = (110, 413, False)
+    LIMIT_EXCEEDED = (111, 429, True)
+    UNAVAILABLE = (112, 503, True)
+    METHOD_NOT_ALLOWED = (113, 405, False)
+    NOT_FOUND = (114, 404, False)
+    ORIGIN_NOT_ALLOWED = (115, 403, False)
+    UPGRADE_REQUIRED = (116, 426, False)
+
+    def __init__(self, code: int, status: int, temporary: bool) -> None:
+        self.code = code
+        self.status = status
+        self.temporary = temporary
+
+
+class RtpushError(Exception):
+    """
+    An error that its cause is told about.
+
+    :param kind: Its row in the table.
+    :param message: One line: what is wrong, where, and what was expected.
+    """
+
+    def __init__(self, kind: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object that stands behind ``"error"`` on every transport."""
+        return {
+            "code": self.kind.code,
+            "name": self.kind.name.lower(),
+            "message": self.message,
+            "temporary": self.kind.temporary,
+        }
+
+
+class Disconnect(enum.Enum):
+    """Why the server ends a connection: ``(code, whether the client comes back)``."""
+
+    INTERNAL_ERROR = (1011, True)
+    SERVICE_RESTART = (1012, True)
+    SLOW_READER = (4000, True)
+    NO_HEARTBEAT = (4001, True)
+    GAP = (4002, True)
+    RECONNECT = (4003, True)
+    DISCONNECTED = (4500, False)
+    UNSUBSCRIBED = (4501, False)
+
+    def __init__(self, code: int, reconnect: bool) -> None:
+        self.code = code
+        self.reconnect = reconnect
+
+    @property
+    def reason(self) -> str:
+        """The name as it goes over the wire."""
+        return self.name.lower()
+
+
+#: The close codes of RFC 6455 section 7.4.1 after which a client comes back.
+_RFC_6455_RECONNECTS = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
+
+
+def reconnects(code: int) -> bool:
+    """Tell whether a client that was closed with this code comes back."""
+    if 4000 <= code <= 4999:
+        return code < 4500
+    return code in _RFC_6455_RECONNECTS

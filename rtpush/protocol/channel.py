@@ -1,0 +1,91 @@
+"""Channel names, and the namespaces that give channels their options."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+
+import attrs
+
+from rtpush.errors import ErrorCode, RtpushError
+
+__all__ = ["DEFAULT_NAMESPACE", "MAX_CHANNEL_BYTES", "Access", "Namespace", "Namespaces", "SlowReader"]
+
+#: The longest channel name.
+MAX_CHANNEL_BYTES = 255
+
+#: The namespace of names without a colon.
+DEFAULT_NAMESPACE = "default"
+
+# Printable ASCII but space, double quote, comma (which joins channels in a query) and backslash: such a name goes into
+# JSON as it is.
+_NAME = re.compile(r"[!#-+\--\[\]-~]{1,255}", re.ASCII)
+
+
+class Access(enum.Enum):
+    """Who may do something in a namespace."""
+
+    ANYONE = "anyone"
+    SERVER = "server"
+
+
+class SlowReader(enum.Enum):
+    """What happens to a connection whose queue is full."""
+
+    RECOVER = "recover"
+    DISCONNECT = "disconnect"
+
+
+@attrs.frozen(kw_only=True)
+class Namespace:
+    """
+    The options of the channels whose names begin with ``name:``.
+
+    :ivar history_size: How many messages a channel keeps at most; 0 keeps none.
+    :ivar history_ttl: How many seconds it keeps each.
+    :ivar subscribe: Who may subscribe, and read history where there is one.
+    :ivar publish: Who may publish.
+    :ivar presence: Whether the connections of a channel are listed.
+    :ivar join_leave: Whether subscribers hear of others that come and go.
+    :ivar slow_reader: What happens to a reader that does not keep up.
+    :ivar poll_max_age: Seconds for which the answer of a short poll may be cached.
+    """
+
+    name: str
+    history_size: int = 0
+    history_ttl: float = 300.0
+    subscribe: Access = Access.ANYONE
+    publish: Access = Access.SERVER
+    presence: bool = False
+    join_leave: bool = False
+    slow_reader: SlowReader = SlowReader.RECOVER
+    poll_max_age: int = 0
+
+
+class Namespaces:
+    """All namespaces of this node."""
+
+    def __init__(self, namespaces: Iterable[Namespace]) -> None:
+        self._by_name = {namespace.name: namespace for namespace in namespaces}
+
+    def of(self, channel: str) -> Namespace:
+        """
+        Return the namespace of a channel.
+
+        :raises RtpushError: ``bad_channel`` if the name is malformed, ``unknown_channel`` if no namespace has it.
+        """
+        if _NAME.fullmatch(channel) is None:
+            raise RtpushError(
+                ErrorCode.BAD_CHANNEL,
+                f"bad channel name {channel[:60]!r}: expected 1 to {MAX_CHANNEL_BYTES} printable ASCII characters "
+                'without space, comma, " and \\',
+            )
+        name, colon, _ = channel.partition(":")
+        namespace = self._by_name.get(name if colon else DEFAULT_NAMESPACE)
+        if namespace is None:
+            raise RtpushError(
+                ErrorCode.UNKNOWN_CHANNEL,
+                f"unknown channel {channel!r}: there is no namespace {name if colon else DEFAULT_NAMESPACE!r}",
+            )
+        return namespace
