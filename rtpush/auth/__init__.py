@@ -1,0 +1,3 @@
+"""Who may: API keys and origins."""
+
+__all__: list[str] = []

@@ -1,0 +1,171 @@
+"""A channel as this node sees it: its subscriptions, and how far they were served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from rtpush.errors import ErrorCode, RtpushError
+from rtpush.protocol.channel import Namespace
+from rtpush.protocol.forms import Batch, WireForm
+from rtpush.protocol.message import Message
+from rtpush.protocol.position import Position
+from rtpush.protocol.recovery import Gap, Page, Tail
+
+if TYPE_CHECKING:
+    from rtpush.registry.node import Node
+    from rtpush.registry.subscription import Subscription
+
+__all__ = ["Channel"]
+
+#: How many messages are read from history at once when some were missed on the way from the broker.
+_SYNC_PAGE = 1000
+
+
+class Channel:
+    """
+    The local side of a channel that has at least one subscription.
+
+    :ivar position: How far the live subscriptions were served; all of them are at the same place.
+    :ivar live: The subscriptions that are served by the fan-out, by wire form.
+    :ivar waiting: All others: they are offered each batch, and know what to make of it.
+    """
+
+    __slots__ = (
+        "_awaiting",
+        "_incoming",
+        "_node",
+        "_pending",
+        "_tail",
+        "live",
+        "name",
+        "namespace",
+        "position",
+        "waiting",
+    )
+
+    _log = Logger()
+
+    def __init__(self, name: str, namespace: Namespace, node: Node) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.live: dict[WireForm, dict[Subscription, None]] = {}
+        self.waiting: dict[Subscription, None] = {}
+        self._node = node
+        self._pending: list[Message] = []
+        #: What came from the broker while the place of it was not known; nothing when it is.
+        self._incoming: list[Message] | None = []
+        self._awaiting: list[Deferred[None]] = []
+        # Both are set by the answer of the broker, before anything is delivered.
+        self.position = self._tail = Position("", 0)
+        node.broker.subscribe(name).addCallbacks(self._ready, self._unready)
+
+    def __len__(self) -> int:
+        """Return the number of subscriptions."""
+        return len(self.waiting) + sum(len(group) for group in self.live.values())
+
+    def when_ready(self) -> Deferred[None]:
+        """Return a Deferred for the moment when the broker delivers this channel and ``position`` is known."""
+        ready: Deferred[None] = Deferred()
+        if self.position.epoch:
+            ready.callback(None)
+        else:
+            self._awaiting.append(ready)
+        return ready
+
+    def received(self, message: Message) -> None:
+        """Take a message from the broker: in order, each once, or see what is missing."""
+        if self._incoming is not None:
+            self._incoming.append(message)
+            return
+        if message.position is not None:
+            tail = Tail.of(message.position, self._tail)
+            if tail is Tail.SEEN:
+                return
+            if tail is Tail.BEYOND:
+                self._incoming = [message]
+                self._sync()
+                return
+            self._tail = message.position
+        self._pending.append(message)
+        self._node.fanout.enqueue(self)
+
+    def take_pending(self) -> tuple[Batch | None, Position]:
+        """Return what is to be delivered now, and where the live subscriptions were before it."""
+        before = self.position
+        if not self._pending:
+            return None, before
+        messages, self._pending = self._pending, []
+        self.position = self._tail
+        return Batch(messages, self._tail), before
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return all subscriptions."""
+        return [*self.waiting, *(subscription for group in self.live.values() for subscription in group)]
+
+    def go_live(self, subscription: Subscription, form: WireForm) -> None:
+        """Move a subscription whose position is this channel's to those that the fan-out serves."""
+        self.waiting.pop(subscription, None)
+        self.live.setdefault(form, {})[subscription] = None
+
+    def leave_live(self, subscription: Subscription, form: WireForm) -> None:
+        """Take a subscription out of those that the fan-out serves."""
+        group = self.live[form]
+        del group[subscription]
+        if not group:
+            del self.live[form]
+
+    def _ready(self, top: Position) -> None:
+        self.position = self._tail = top
+        self._replay()
+        awaiting, self._awaiting = self._awaiting, []
+        for ready in awaiting:
+            ready.callback(None)
+
+    def _unready(self, failure: Failure) -> None:
+        awaiting, self._awaiting = self._awaiting, []
+        for ready in awaiting:
+            ready.errback(failure)
+
+    def _replay(self) -> None:
+        incoming, self._incoming = self._incoming or [], None
+        for message in incoming:
+            self.received(message)
+
+    def _sync(self) -> None:
+        """Read what was missed from history."""
+        page = self._node.broker.history(self.name, self._tail, _SYNC_PAGE)
+        page.addCallback(self._synced).addErrback(self._unsynced)
+
+    def _synced(self, page: Page) -> None:
+        if page.gap is not None:
+            self._lost(page.gap, page.top)
+        else:
+            for message in page.messages:
+                assert message.position is not None
+                self._pending.append(message)
+                self._tail = message.position
+            self._node.fanout.enqueue(self)
+            if not page.complete:
+                self._sync()
+                return
+        self._replay()
+
+    def _lost(self, gap: Gap, top: Position) -> None:
+        """Tell the subscriptions that some messages are gone, and go on from now."""
+        self._node.fanout.flush()
+        self.position = self._tail = top
+        for subscription in self.subscriptions():
+            subscription.interrupted(gap)
+
+    def _unsynced(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, RtpushError) and error.kind is ErrorCode.UNAVAILABLE:
+            self._log.warn("{channel}: history cannot be read: {error}", channel=self.name, error=error)
+        else:
+            self._log.failure("{channel}: cannot be synchronised", failure=failure, channel=self.name)
+        # The next message is beyond the tail again, and tries again.
+        self._incoming = None

@@ -1,0 +1,347 @@
+"""A connection: one client as the registry sees it, whatever transport it is on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rtpush.errors import Disconnect, ErrorCode, RtpushError
+from rtpush.interfaces import ISink
+from rtpush.protocol.backoff import earlier
+from rtpush.protocol.channel import Access, Namespace
+from rtpush.protocol.forms import CursorOf, WireForm
+from rtpush.protocol.lifecycle import Event, State, next_state
+from rtpush.protocol.position import Position, format_cursor
+from rtpush.protocol.pushes import Disconnected, GapPush, PresenceEntry, Push, Subscribed, Unsubscribed
+from rtpush.registry.outbox import Outbox
+from rtpush.registry.subscription import Since, Subscription
+
+if TYPE_CHECKING:
+    from rtpush.registry.node import Node
+
+__all__ = ["Connection"]
+
+#: Seconds that a closing handshake may take.
+_CLOSE_TIMEOUT = 5.0
+
+
+@implementer(IPushProducer)
+class Connection:
+    """
+    One client.
+
+    :ivar sink: The transport's end.
+    :ivar transport: Its name: ``websocket``, ``sse``, ``longpoll`` or ``shortpoll``.
+    :ivar order: The subscriptions in the order of the connection's cursor; they keep their places when they end.
+    :ivar interval: Seconds between two heartbeats.
+    :ivar duplex: Whether the client talks on it too: then it must be heard from in time, and keeps its own positions.
+    :ivar since: When it was opened, by the clock of the reactor.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_awaiting",
+        "_outbox",
+        "duplex",
+        "id",
+        "info",
+        "interval",
+        "node",
+        "order",
+        "peer",
+        "since",
+        "sink",
+        "state",
+        "subscriptions",
+        "transport",
+    )
+
+    _log = Logger()
+
+    def __init__(
+        self, node: Node, sink: ISink, transport: str, *, id_: str, peer: str, interval: float, duplex: bool
+    ) -> None:
+        self.node = node
+        self.sink = sink
+        self.transport = transport
+        self.id = id_
+        self.peer = peer
+        self.info = b""
+        self.interval = interval
+        self.duplex = duplex
+        self.since = node.clock.seconds()
+        self.state = State.CONNECTING
+        self.subscriptions: dict[str, Subscription] = {}
+        self.order: list[Subscription] = []
+        self._outbox: Outbox | None = None
+        #: Whether something was heard since the last heartbeat.
+        self._answered = True
+        #: Whether the grace after a heartbeat is running.
+        self._awaiting = False
+
+    # What transports call
+
+    def opened(self) -> None:
+        """The transport has accepted the client: messages may go to it."""
+        self.state = next_state(self.state, Event.ACCEPTED)
+        # By chance, so that those who came together do not beat together.
+        self._beat_in(earlier(self.interval, 0.5, self.node.chance()) if self.duplex else self.interval)
+
+    def heard(self) -> None:
+        """Something came from the peer."""
+        self._answered = True
+
+    def closing(self) -> None:
+        """The transport has begun to close."""
+        if self.state in (State.CONNECTING, State.OPEN):
+            self.state = next_state(self.state, Event.CLOSE)
+            self._end_subscriptions()
+            if self._outbox is not None:
+                # What still waits is not lost: the client comes back with the position of the last message that it saw.
+                self._outbox = None
+                self.sink.resume_reading()
+            self._beat_in(_CLOSE_TIMEOUT)
+
+    def lost(self) -> None:
+        """The transport is gone."""
+        if self.state is not State.CLOSED:
+            self.state = next_state(self.state, Event.LOST)
+            self._end_subscriptions()
+            self.node.forget(self)
+
+    def subscribe(self, channel: str, since: Position | Since) -> Deferred[Subscribed]:
+        """
+        Follow a channel. Nothing of it is delivered before :meth:`go`.
+
+        :returns: Where delivery begins. Fails with :class:`RtpushError` if this may not be, or the broker is away.
+        """
+        try:
+            namespace = self._may_subscribe(channel)
+        except RtpushError as error:
+            return fail(error)
+        subscription = Subscription(self, self.node.channel(channel, namespace))
+        self.subscriptions[channel] = subscription
+        self.order.append(subscription)
+        begun = subscription.begin(since)
+        begun.addCallback(self._subscribed, subscription)
+        begun.addErrback(self._not_subscribed, subscription)
+        return begun
+
+    def go(self, channel: str) -> None:
+        """Deliver a channel that :meth:`subscribe` was answered for."""
+        subscription = self.subscriptions.get(channel)
+        if subscription is not None:
+            gap = subscription.gap()
+            if gap is not None:
+                self.push(gap)
+            subscription.go()
+
+    def unsubscribe(self, channel: str) -> None:
+        """
+        Follow a channel no longer.
+
+        :raises RtpushError: ``not_subscribed``.
+        """
+        subscription = self.subscriptions.pop(channel, None)
+        if subscription is None:
+            raise RtpushError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel!r}")
+        self._end(subscription)
+
+    # What subscriptions and the fan-out call
+
+    @property
+    def form(self) -> WireForm:
+        """The wire form of the transport."""
+        form: WireForm = self.sink.form
+        return form
+
+    @property
+    def shares(self) -> bool:
+        """
+        Whether the bytes for this connection are those of all with the same wire form.
+
+        They are not if they hold a cursor of several channels.
+        """
+        return self.duplex or len(self.order) == 1
+
+    @property
+    def paused(self) -> bool:
+        """Whether the transport has not yet taken what it was given."""
+        return self._outbox is not None
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for the transport."""
+        return 0 if self._outbox is None else self._outbox.size
+
+    def cursor_of(self, subscription: Subscription) -> CursorOf:
+        """Return what makes this connection's cursor from a position of one of its subscriptions."""
+        if self.shares:
+            return str
+        return lambda position: format_cursor(
+            position if other is subscription else other.position for other in self.order
+        )
+
+    def cursor(self) -> str:
+        """Return where this connection is in all of its channels."""
+        return format_cursor(subscription.position for subscription in self.order)
+
+    def deliver(self, data: bytes) -> bool:
+        """
+        Send bytes of the wire form.
+
+        :returns: Whether they were taken: all, or (the queue is full) nothing.
+        """
+        if self.state is not State.OPEN:
+            return True
+        if self._outbox is None:
+            self.sink.write(data)
+            return True
+        return self._outbox.put(data)
+
+    def push(self, push: Push) -> None:
+        """
+        Tell the client something.
+
+        A client whose queue is full, or whose wire form has no room for what it must know, is disconnected with the
+        reason instead.
+        """
+        data = self.form.push(push, self.cursor())
+        if data:
+            if not self.deliver(data):
+                self.disconnect(Disconnect.SLOW_READER)
+        elif isinstance(push, GapPush):
+            self.disconnect(Disconnect.GAP, reason=str(push.position))
+        elif isinstance(push, Unsubscribed):
+            self.disconnect(Disconnect.UNSUBSCRIBED, reason=push.reason)
+
+    def disconnect(
+        self, why: Disconnect, *, code: int | None = None, reason: str | None = None, after: float | None = None
+    ) -> None:
+        """
+        End this connection in good order.
+
+        :param code: Another code than that of ``why``; its range must say the same about coming back.
+        :param after: Seconds after which the client is asked to come back.
+        """
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
+        farewell = Disconnected(code or why.code, reason or why.reason, why.reconnect, after)
+        data = self.form.push(farewell, self.cursor())
+        self.closing()
+        self.sink.finish(data, farewell.code, farewell.reason)
+
+    def failed(self, doing: str, failure: Failure | None = None) -> None:
+        """Something of ours went wrong for this connection: log it, and end it alone."""
+        self._log.failure("{doing} failed on connection {id}", failure=failure, doing=doing, id=self.id)
+        try:
+            self.disconnect(Disconnect.INTERNAL_ERROR)
+        except Exception:
+            self._log.failure("connection {id} could not be ended in good order", id=self.id)
+            self.sink.abort()
+
+    def end_subscription(self, channel: str, reason: str) -> bool:
+        """End a subscription for the client, and tell it; say whether there was one."""
+        subscription = self.subscriptions.pop(channel, None)
+        if subscription is None:
+            return False
+        self._end(subscription)
+        self.push(Unsubscribed(channel, Disconnect.UNSUBSCRIBED.code, reason))
+        if not self.subscriptions and not self.duplex:
+            # Nothing can come any more, and the client cannot ask for anything here.
+            self.disconnect(Disconnect.UNSUBSCRIBED, reason=reason)
+        return True
+
+    def tick(self) -> None:
+        """The deadline that was set last has passed."""
+        if self.state is State.CLOSING:
+            self.sink.abort()
+        elif self._awaiting and not self._answered:
+            self.disconnect(Disconnect.SLOW_READER if self.paused else Disconnect.NO_HEARTBEAT)
+        elif self._awaiting:
+            self._awaiting = False
+            self._beat_in(max(self.interval - self.node.heartbeat_grace, 0.0))
+        else:
+            self._answered = False
+            self._awaiting = self.duplex or self.paused
+            if self.paused:
+                # One that has not read for a whole interval will not.
+                self._beat_in(self.interval)
+            else:
+                self._beat_in(self.node.heartbeat_grace if self.duplex else self.interval)
+                self.sink.heartbeat()
+
+    # IPushProducer: the transport's back-pressure
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        if self._outbox is None and self.state is State.OPEN:
+            self._outbox = Outbox(self.node.limits.queue_bytes)
+            self.sink.pause_reading()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        waiting, self._outbox = self._outbox, None
+        if waiting is None or self.state is not State.OPEN:
+            return
+        # Writing may fill the transport's buffer, and so pause us, again.
+        while (data := waiting.pop()) is not None:
+            self.sink.write(data)
+            if self.paused:
+                self._outbox = waiting
+                return
+        self._answered = True
+        self.sink.resume_reading()
+        for subscription in list(self.subscriptions.values()):
+            subscription.resume()
+
+    def stopProducing(self) -> None:
+        """The transport takes nothing more; that it is lost is said elsewhere."""
+
+    def _may_subscribe(self, channel: str) -> Namespace:
+        namespace = self.node.namespaces.of(channel)
+        if namespace.subscribe is not Access.ANYONE:
+            raise RtpushError(ErrorCode.PERMISSION_DENIED, f"clients may not subscribe to {channel!r}")
+        if channel in self.subscriptions:
+            raise RtpushError(ErrorCode.ALREADY_SUBSCRIBED, f"already subscribed to {channel!r}")
+        limit = self.node.limits.channels_per_connection
+        if len(self.subscriptions) >= limit:
+            raise RtpushError(ErrorCode.LIMIT_EXCEEDED, f"a connection may follow {limit} channels at most")
+        return namespace
+
+    def _subscribed(self, subscribed: Subscribed, subscription: Subscription) -> Subscribed:
+        if subscription.channel.namespace.presence and self.subscriptions.get(subscribed.channel) is subscription:
+            self.node.join(subscribed.channel, self.presence_entry())
+        return subscribed
+
+    def _not_subscribed(self, failure: Failure, subscription: Subscription) -> Failure:
+        if self.subscriptions.get(subscription.channel.name) is subscription:
+            del self.subscriptions[subscription.channel.name]
+        self._end(subscription)
+        return failure
+
+    def presence_entry(self) -> PresenceEntry:
+        """Return this connection as the others in a channel see it."""
+        return PresenceEntry(self.id, self.transport, self.info)
+
+    def _end(self, subscription: Subscription) -> None:
+        subscription.end()
+        if self.duplex:
+            # Its cursor is the client's own affair, so the place is not kept.
+            self.order.remove(subscription)
+        if subscription.channel.namespace.presence:
+            self.node.leave(subscription.channel.name, self.presence_entry())
+        self.node.release(subscription.channel)
+
+    def _end_subscriptions(self) -> None:
+        subscriptions, self.subscriptions = self.subscriptions, {}
+        for subscription in subscriptions.values():
+            self._end(subscription)
+
+    def _beat_in(self, seconds: float) -> None:
+        self.node.wheel.set(self, self.node.clock.seconds() + seconds)

@@ -1,0 +1,287 @@
+"""
+A subscription: a connection in a channel, and its way from its position to now.
+
+It joins the channel first and keeps what arrives; then it reads history from its position, page by page; it delivers
+what it read, then what arrived and history did not give; then it is live, and the fan-out serves it. A reader that
+does not keep up leaves the live ones, keeps its place, and comes back the same way.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from rtpush.errors import Disconnect
+from rtpush.protocol.channel import SlowReader
+from rtpush.protocol.forms import Batch
+from rtpush.protocol.message import Message
+from rtpush.protocol.position import Position
+from rtpush.protocol.pushes import GapPush, Subscribed
+from rtpush.protocol.recovery import Gap, Page, unseen
+
+if TYPE_CHECKING:
+    from rtpush.registry.channel import Channel
+    from rtpush.registry.connection import Connection
+
+__all__ = ["Since", "Stage", "Subscription"]
+
+#: How many messages are kept while history is read; beyond that they are read from history too.
+_MAX_ARRIVED = 1000
+
+#: How many bytes of payload are given to a connection before it is asked whether it still keeps up.
+_CHUNK_BYTES = 128 * 1024
+
+
+class Since(enum.Enum):
+    """Where a subscription without a position begins."""
+
+    NOW = "now"
+    EARLIEST = "earliest"
+
+
+class Stage(enum.Enum):
+    """How far a subscription is on its way to now."""
+
+    #: The broker's answer or the first page of history is awaited.
+    JOINING = "joining"
+    #: All is known; the transport says when to go.
+    HELD = "held"
+    #: A page of history is awaited.
+    READING = "reading"
+    #: At the channel's position or ahead of it, and served by itself.
+    SINGLE = "single"
+    #: At the channel's position, served by the fan-out.
+    LIVE = "live"
+    #: Keeps its position until the connection has room again.
+    BEHIND = "behind"
+    ENDED = "ended"
+
+
+class Subscription:
+    """
+    A connection in a channel.
+
+    :ivar stage: How far it is; see :class:`Stage`.
+    """
+
+    __slots__ = ("_arrived", "_gap", "_page", "_position", "channel", "connection", "stage")
+
+    def __init__(self, connection: Connection, channel: Channel) -> None:
+        self.connection = connection
+        self.channel = channel
+        self.stage = Stage.JOINING
+        self._position = channel.position
+        #: What arrived while history was read; nothing if that were too many.
+        self._arrived: list[Message] | None = []
+        self._page: Page | None = None
+        self._gap: Gap | None = None
+        channel.waiting[self] = None
+
+    @property
+    def position(self) -> Position:
+        """The position of the last message that was delivered."""
+        return self.channel.position if self.stage is Stage.LIVE else self._position
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is delivered any more."""
+        return self.stage is Stage.ENDED
+
+    def begin(self, since: Position | Since) -> Deferred[Subscribed]:
+        """
+        Find out where delivery begins. Nothing is delivered before :meth:`go`.
+
+        :returns: A Deferred that fails with :class:`rtpush.errors.RtpushError` if the broker does not answer.
+        """
+        begun: Deferred[Subscribed] = self.channel.when_ready().addCallback(self._joined, since)
+        return begun
+
+    def _joined(self, _: None, since: Position | Since) -> Subscribed | Deferred[Subscribed]:
+        self._position = self.channel.position
+        if since is Since.NOW or since == self._position:
+            # What arrived before was delivered to the others already.
+            self._arrived = []
+            return self._began(Page((), self._position), self._position)
+        start = since if isinstance(since, Position) else None
+        page = self.connection.node.broker.history(self.channel.name, start, self.connection.node.limits.page_messages)
+        begun: Deferred[Subscribed] = page.addCallback(self._began, start)
+        return begun
+
+    def _began(self, page: Page, start: Position | None) -> Subscribed:
+        if page.gap is not None:
+            self._gap = page.gap
+            self._position = self.channel.position
+            self._arrived = []
+        elif start is not None:
+            self._position = start
+        elif page.messages:
+            first = page.messages[0].position
+            assert first is not None
+            self._position = Position(first.epoch, first.offset - 1)
+        else:
+            self._position = page.top
+        if self.stage is Stage.JOINING:
+            self.stage = Stage.HELD
+            self._page = page
+        return Subscribed(self.channel.name, self._position, self._gap is None)
+
+    def gap(self) -> GapPush | None:
+        """Return what is to be told if recovery failed at the beginning."""
+        return None if self._gap is None else GapPush(self.channel.name, self._position, self._gap)
+
+    def go(self) -> None:
+        """Deliver from here on."""
+        if self.stage is Stage.HELD:
+            self.stage = Stage.READING
+            page, self._page = self._page, None
+            assert page is not None
+            self._advance(page)
+
+    def _advance(self, page: Page) -> None:
+        """Deliver a page, then read the next one, or what arrived meanwhile."""
+        if not self._give(page.messages):
+            return
+        if page.gap is None and not page.complete:
+            self._read()
+            return
+        rest = None if self._arrived is None else unseen(self._arrived, self._position)
+        if rest is None:
+            self._arrived = []
+            self._read()
+        elif self._give(rest):
+            self._settle()
+
+    def _read(self) -> None:
+        self.stage = Stage.READING
+        node = self.connection.node
+        page = node.broker.history(self.channel.name, self._position, node.limits.page_messages)
+        page.addCallback(self._page_read).addErrback(self._failed)
+
+    def _page_read(self, page: Page) -> None:
+        if self.stage is not Stage.READING:
+            return
+        if page.gap is not None:
+            self._position = self.channel.position
+            self._arrived = []
+            self.connection.push(GapPush(self.channel.name, self._position, page.gap))
+            if self.ended:
+                return
+        self._advance(page)
+
+    def _failed(self, failure: Failure) -> None:
+        self.connection.failed("recovery", failure)
+
+    def _give(self, messages: Sequence[Message]) -> bool:
+        """Deliver messages of history as long as the connection keeps up; tell whether all could be."""
+        for chunk in _chunks(messages):
+            if self.connection.paused:
+                self.stage = Stage.BEHIND
+                self._arrived = None
+                return False
+            last = chunk[-1].position
+            assert last is not None
+            batch = Batch(chunk, last)
+            data = self.connection.form.messages(batch, self.connection.cursor_of(self))
+            self._position = last
+            self.connection.deliver(data)
+            if self.ended:
+                return False
+        return True
+
+    def _settle(self) -> None:
+        """Nothing is left to catch up with."""
+        self._arrived = None
+        self.stage = Stage.SINGLE
+        self._go_live_if_possible()
+
+    def _go_live_if_possible(self) -> None:
+        if self._position == self.channel.position and self.connection.shares:
+            self.stage = Stage.LIVE
+            self.channel.go_live(self, self.connection.form)
+
+    def offer(self, batch: Batch) -> None:
+        """Take a batch that just went to the live ones, as far as it is for this one."""
+        if self.stage is Stage.SINGLE:
+            self._give_single(batch)
+        elif self.stage is not Stage.BEHIND and self._arrived is not None:
+            self._arrived.extend(batch.messages)
+            if len(self._arrived) > _MAX_ARRIVED:
+                self._arrived = None
+
+    def _give_single(self, batch: Batch) -> None:
+        position = self._position
+        messages = [
+            message
+            for message in batch.messages
+            if message.position is None
+            or (message.position.epoch == position.epoch and message.position.offset > position.offset)
+        ]
+        if messages:
+            if len(messages) < len(batch.messages):
+                batch = Batch(messages, batch.position)
+            self._position = max(batch.position, position, key=lambda p: p.offset)
+            data = self.connection.form.messages(batch, self.connection.cursor_of(self))
+            if not self.connection.deliver(data):
+                self.refused(position)
+                return
+        if self.stage is Stage.SINGLE:
+            self._go_live_if_possible()
+
+    def refused(self, position: Position) -> None:
+        """The connection had no room for what came after a position: it is a slow reader."""
+        if self.channel.namespace.slow_reader is SlowReader.DISCONNECT:
+            self.connection.disconnect(Disconnect.SLOW_READER)
+            return
+        self._leave_live()
+        self.stage = Stage.BEHIND
+        self._position = position
+
+    def resume(self) -> None:
+        """The connection has room again."""
+        if self.stage is Stage.BEHIND:
+            self.stage = Stage.READING
+            self._arrived = []
+            if self._position == self.channel.position:
+                self._settle()
+            else:
+                self._read()
+
+    def interrupted(self, gap: Gap) -> None:
+        """The channel itself lost messages, and goes on from its position."""
+        if self.stage in (Stage.LIVE, Stage.SINGLE):
+            self._leave_live()
+            self._position = self.channel.position
+            self.connection.push(GapPush(self.channel.name, self._position, gap))
+            if not self.ended:
+                self._settle()
+
+    def end(self) -> None:
+        """Deliver nothing more."""
+        if not self.ended:
+            self._leave_live()
+            self.channel.waiting.pop(self, None)
+            self.stage = Stage.ENDED
+            self._arrived = self._page = None
+
+    def _leave_live(self) -> None:
+        if self.stage is Stage.LIVE:
+            self._position = self.channel.position
+            self.channel.leave_live(self, self.connection.form)
+            self.channel.waiting[self] = None
+            self.stage = Stage.SINGLE
+
+
+def _chunks(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Split messages into runs of about ``_CHUNK_BYTES``."""
+    start = size = 0
+    for index, message in enumerate(messages):
+        size += len(message.payload.data)
+        if size >= _CHUNK_BYTES:
+            yield messages[start : index + 1]
+            start, size = index + 1, 0
+    if start < len(messages):
+        yield messages[start:]
