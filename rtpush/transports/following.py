@@ -1,0 +1,120 @@
+"""What a request over SSE or polling wants to follow, and from where."""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from rtpush.errors import ErrorCode, RtpushError
+from rtpush.protocol.channel import Access, Namespaces
+from rtpush.protocol.lifecycle import State
+from rtpush.protocol.position import BadCursor, Position, parse_cursor
+from rtpush.protocol.pushes import Subscribed
+from rtpush.registry.connection import Connection
+from rtpush.registry.subscription import Since
+from rtpush.transports.http import Query, answer_error, error_of
+
+__all__ = ["MAX_INFO_BYTES", "Following", "checked_info", "follow", "refuse"]
+
+#: The most that a client may say of itself.
+MAX_INFO_BYTES = 4096
+
+
+@attrs.frozen(slots=True)
+class Following:
+    """
+    Channels in the order of the cursor, and where each begins.
+
+    :ivar info: What the client says of itself, as JSON.
+    """
+
+    channels: list[str]
+    starts: list[Position | Since]
+    info: bytes
+
+    @classmethod
+    def of(cls, request: Request, query: Query) -> Following:
+        """
+        Read the query and ``Last-Event-ID``, which wins: it is newer when a browser reconnects by itself.
+
+        :raises RtpushError: if there is no channel, one is there twice, or the cursor does not fit.
+        """
+        channels = query.several("channel")
+        if not channels or "" in channels:
+            raise RtpushError(ErrorCode.BAD_REQUEST, "there is no channel: expected ?channel=NAME")
+        if len(set(channels)) < len(channels):
+            raise RtpushError(ErrorCode.BAD_REQUEST, "a channel is named twice")
+        since = Since.NOW
+        wanted = query.one("since")
+        if wanted is not None:
+            if wanted not in (Since.EARLIEST.value, Since.NOW.value):
+                raise RtpushError(ErrorCode.BAD_REQUEST, f"since is {wanted[:40]!r}, expected earliest or now")
+            since = Since(wanted)
+        starts: list[Position | Since] = [since] * len(channels)
+        cursor = (request.getHeader(b"last-event-id") or b"").decode("latin-1") or query.one(
+            "cursor", "last_event_id", "lastEventID"
+        )
+        if cursor:
+            try:
+                positions = parse_cursor(cursor, len(channels))
+            except BadCursor as error:
+                raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
+            starts = [Since.NOW if position is None else position for position in positions]
+        return cls(channels, starts, checked_info(query.one("info")))
+
+    def check(self, namespaces: Namespaces) -> None:
+        """
+        Check that there are these channels, for clients.
+
+        :raises RtpushError: ``bad_channel``, ``unknown_channel`` or ``permission_denied``.
+        """
+        for channel in self.channels:
+            if namespaces.of(channel).subscribe is not Access.ANYONE:
+                raise RtpushError(ErrorCode.PERMISSION_DENIED, f"clients may not subscribe to {channel!r}")
+
+
+def checked_info(text: str | None) -> bytes:
+    """
+    Check what a client says of itself.
+
+    :raises RtpushError: ``bad_request`` if it is not JSON, or too long.
+    """
+    info = (text or "").encode()
+    if len(info) > MAX_INFO_BYTES:
+        raise RtpushError(ErrorCode.BAD_REQUEST, f"info has {len(info)} bytes, expected {MAX_INFO_BYTES} at most")
+    if info:
+        try:
+            msgspec.json.decode(info)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise RtpushError(ErrorCode.BAD_REQUEST, f"info is not JSON: {error}") from None
+    return info
+
+
+def follow(connection: Connection, following: Following) -> Deferred[list[Subscribed]]:
+    """
+    Subscribe a connection to everything; nothing is delivered yet.
+
+    :returns: Where delivery begins, for each channel. Fails with :class:`RtpushError` if one cannot be followed.
+    """
+    connection.info = following.info
+    begun = [
+        connection.subscribe(channel, start)
+        for channel, start in zip(following.channels, following.starts, strict=True)
+    ]
+    return gatherResults(begun, consumeErrors=True)
+
+
+def refuse(failure: Failure, connection: Connection, request: Request) -> None:
+    """Answer a request whose channels cannot be followed, if it can still be answered."""
+    error = error_of(failure)
+    if connection.state is State.CONNECTING and error is not None:
+        connection.closing()
+        body = answer_error(request, error)
+        request.setHeader(b"content-length", b"%d" % len(body))
+        request.write(body)
+        request.finish()
+    elif connection.state is not State.CLOSED:
+        connection.failed("opening", failure)

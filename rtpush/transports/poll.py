@@ -1,0 +1,158 @@
+"""Long and short polling: ``GET /poll``. A poll is a connection that ends with its first delivery."""
+
+from __future__ import annotations
+
+import re
+
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from rtpush.auth.origin import Origins
+from rtpush.interfaces import ISink
+from rtpush.protocol.backoff import earlier
+from rtpush.protocol.forms import POLL, WireForm, poll_body
+from rtpush.protocol.lifecycle import State
+from rtpush.protocol.pushes import Subscribed
+from rtpush.registry.connection import Connection
+from rtpush.registry.node import Node
+from rtpush.transports.following import Following, follow, refuse
+from rtpush.transports.http import Endpoint, Query, abort, peer_of
+
+__all__ = ["PollResource"]
+
+#: Seconds by which the answer at the timeout is earlier still, since deadlines are rounded up.
+_MARGIN = 0.2
+
+# A weak tag matches as well (RFC 9110 section 13.1.2).
+_TAGS = re.compile(rb'"([^"]*)"')
+
+
+@implementer(ISink)
+class PollSink:
+    """
+    The answer to one poll.
+
+    :ivar connection: Set before anything is delivered.
+    """
+
+    __slots__ = ("_request", "connection", "form")
+
+    connection: Connection
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.form: WireForm = POLL
+
+    def write(self, data: bytes) -> None:
+        self._answer(data)
+
+    def heartbeat(self) -> None:
+        """The timeout has come: answer with nothing but the cursor."""
+        self._answer(poll_body([], self.connection.cursor()))
+
+    def finish(self, farewell: bytes, code: int, reason: str) -> None:
+        self._answer(farewell)
+
+    def abort(self) -> None:
+        abort(self._request)
+
+    def pause_reading(self) -> None:
+        """One answer is all that is written."""
+
+    def resume_reading(self) -> None:
+        """One answer is all that is written."""
+
+    def _answer(self, body: bytes) -> None:
+        request = self._request
+        request.setHeader(b"content-type", b"application/json")
+        if self.prepare(request):
+            request.setHeader(b"content-length", b"%d" % len(body))
+            request.write(body)
+        request.finish()
+
+    def prepare(self, request: Request) -> bool:
+        """Set the headers that depend on the kind of poll; tell whether there is to be a body."""
+        request.setHeader(b"cache-control", b"no-store")
+        return True
+
+
+class ShortPollSink(PollSink):
+    """
+    The answer to one short poll, which caches may keep.
+
+    :ivar max_age: Seconds.
+    """
+
+    __slots__ = ("max_age",)
+
+    def __init__(self, request: Request, max_age: int) -> None:
+        super().__init__(request)
+        self.max_age = max_age
+
+    def prepare(self, request: Request) -> bool:
+        request.setHeader(b"cache-control", b"public, max-age=%d" % self.max_age if self.max_age else b"no-cache")
+        tag = self.connection.cursor().encode()
+        request.setHeader(b"etag", b'"%s"' % tag)
+        tags = request.getHeader(b"if-none-match") or b""
+        if tags != b"*" and tag not in _TAGS.findall(tags):
+            return True
+        request.setResponseCode(304)
+        return False
+
+
+class PollResource(Endpoint):
+    """
+    Answers polls.
+
+    :param timeout: Seconds that a poll is held if it does not say.
+    :param max_timeout: The most that it may say.
+    :param jitter: The fraction by which a poll is answered earlier, by chance.
+    """
+
+    def __init__(self, node: Node, origins: Origins, *, timeout: float, max_timeout: float, jitter: float) -> None:
+        super().__init__(origins)
+        self._node = node
+        self._timeout = timeout
+        self._max_timeout = max_timeout
+        self._jitter = jitter
+
+    def answer(self, request: Request) -> bytes | int:
+        query = Query(request)
+        following = Following.of(request, query)
+        timeout = min(query.number("timeout", self._timeout), self._max_timeout)
+        sink: PollSink
+        if timeout == 0:
+            ages = [self._node.namespaces.of(channel).poll_max_age for channel in following.channels]
+            sink = ShortPollSink(request, min(ages))
+        else:
+            sink = PollSink(request)
+            if request.method == b"HEAD":
+                following.check(self._node.namespaces)
+                request.setHeader(b"content-type", b"application/json")
+                sink.prepare(request)
+                return b""
+        held = max(earlier(timeout, self._jitter, self._node.chance()) - _MARGIN, 0.0)
+        kind = "longpoll" if timeout else "shortpoll"
+        connection = self._node.connect(sink, kind, peer=peer_of(request), interval=held)
+        sink.connection = connection
+        request.notifyFinish().addBoth(lambda _: connection.lost())
+        begun = follow(connection, following)
+        begun.addCallback(self._begin, connection)
+        begun.addErrback(refuse, connection, request)
+        return NOT_DONE_YET
+
+    @staticmethod
+    def _begin(subscribed: list[Subscribed], connection: Connection) -> None:
+        if connection.state is not State.CONNECTING:
+            return
+        connection.opened()
+        gaps = [gap.as_dict() for each in connection.order if (gap := each.gap()) is not None]
+        if gaps:
+            connection.deliver(poll_body([], connection.cursor(), recovered=False, gaps=gaps))
+            return
+        for each in subscribed:
+            # Ends with the first one that has something.
+            connection.go(each.channel)
+        if connection.transport == "shortpoll":
+            # Nothing happens if it was answered already.
+            connection.deliver(poll_body([], connection.cursor()))

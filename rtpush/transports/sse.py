@@ -1,0 +1,97 @@
+"""Server-sent events: ``GET /sse`` (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from rtpush.auth.origin import Origins
+from rtpush.interfaces import ISink
+from rtpush.protocol import sse
+from rtpush.protocol.forms import SSE, SSE_ENVELOPE, WireForm
+from rtpush.protocol.lifecycle import State
+from rtpush.protocol.pushes import Subscribed
+from rtpush.registry.connection import Connection
+from rtpush.registry.node import Node
+from rtpush.transports.following import Following, follow, refuse
+from rtpush.transports.http import Endpoint, Query, abort, peer_of
+
+__all__ = ["SseResource"]
+
+
+@implementer(ISink)
+class EventStreamSink:
+    """The answer to one request, which goes on."""
+
+    __slots__ = ("_request", "form")
+
+    def __init__(self, request: Request, form: WireForm) -> None:
+        self._request = request
+        self.form = form
+
+    def write(self, data: bytes) -> None:
+        self._request.write(data)
+
+    def heartbeat(self) -> None:
+        self._request.write(sse.HEARTBEAT)
+
+    def finish(self, farewell: bytes, code: int, reason: str) -> None:
+        self._request.write(farewell)
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    def abort(self) -> None:
+        abort(self._request)
+
+    def pause_reading(self) -> None:
+        """A client of this transport sends nothing."""
+
+    def resume_reading(self) -> None:
+        """A client of this transport sends nothing."""
+
+
+class SseResource(Endpoint):
+    """Opens streams."""
+
+    def __init__(self, node: Node, origins: Origins) -> None:
+        super().__init__(origins)
+        self._node = node
+
+    def answer(self, request: Request) -> bytes | int:
+        query = Query(request)
+        following = Following.of(request, query)
+        form = SSE_ENVELOPE if query.one("envelope") == "1" else SSE
+        request.setHeader(b"content-type", b"text/event-stream")
+        request.setHeader(b"cache-control", b"no-store")
+        # Tells nginx not to hold the stream back.
+        request.setHeader(b"x-accel-buffering", b"no")
+        if request.method == b"HEAD":
+            following.check(self._node.namespaces)
+            return b""
+        connection = self._node.connect(
+            EventStreamSink(request, form), "sse", peer=peer_of(request), interval=self._node.heartbeat
+        )
+        request.notifyFinish().addBoth(lambda _: connection.lost())
+        begun = follow(connection, following)
+        begun.addCallback(self._open, connection, request)
+        begun.addErrback(refuse, connection, request)
+        return NOT_DONE_YET
+
+    def _open(self, subscribed: list[Subscribed], connection: Connection, request: Request) -> None:
+        if connection.state is not State.CONNECTING:
+            return
+        connection.opened()
+        request.registerProducer(connection, True)
+        cursor = connection.cursor()
+        opening = {
+            "connection": connection.id,
+            "cursor": cursor,
+            "recovered": all(each.recovered for each in subscribed),
+        }
+        connection.deliver(
+            sse.retry(self._node.backoff.delay(0, self._node.chance()))
+            + sse.event(msgspec.json.encode(opening), name="open", cursor=cursor)
+        )
+        for each in subscribed:
+            connection.go(each.channel)

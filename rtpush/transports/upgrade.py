@@ -1,0 +1,102 @@
+"""The routes that become WebSockets: ``GET /ws`` and ``GET /echo``."""
+
+from __future__ import annotations
+
+from twisted.web.server import NOT_DONE_YET, Request
+
+from rtpush.auth.origin import Origins
+from rtpush.errors import ErrorCode, RtpushError
+from rtpush.protocol.codecs import JSON, MSGPACK
+from rtpush.protocol.forms import RawForm, WebSocketForm
+from rtpush.registry.node import Node
+from rtpush.transports.following import Following
+from rtpush.transports.handshake import Deflate, check_upgrade, choose_deflate, header_items, response_head
+from rtpush.transports.http import Endpoint, HttpChannel, Query, peer_of
+from rtpush.transports.websocket import CommandWebSocket, EchoWebSocket, PushWebSocket, RawWebSocket, configured
+
+__all__ = ["SUBPROTOCOLS", "EchoResource", "WebSocketResource"]
+
+#: In the server's order of preference.
+SUBPROTOCOLS = ("rtpush.v1", "rtpush.v1.msgpack", "rtpush.raw")
+
+
+class _Upgrade(Endpoint):
+    """
+    What both routes have in common.
+
+    :param compression: Whether permessage-deflate is accepted.
+    """
+
+    methods = (b"GET",)
+
+    def __init__(self, node: Node, origins: Origins, *, compression: bool) -> None:
+        super().__init__(origins)
+        self._node = node
+        self._compression = compression
+
+    def answer(self, request: Request) -> bytes | int:
+        key = check_upgrade(request)
+        deflate = Deflate()
+        if self._compression:
+            deflate = choose_deflate(header_items(request, b"sec-websocket-extensions"))
+        offered = header_items(request, b"sec-websocket-protocol")
+        subprotocol = next((name for name in SUBPROTOCOLS if name in offered), None)
+        websocket, following = self.build(request, subprotocol, deflate)
+        channel = request.channel
+        if not isinstance(channel, HttpChannel):
+            raise RtpushError(ErrorCode.UPGRADE_REQUIRED, "expected a WebSocket handshake over HTTP/1.1")
+        connection = self._node.connect(
+            websocket, "websocket", peer=peer_of(request), interval=self._node.heartbeat, duplex=True
+        )
+        websocket.connection = connection
+        channel.upgrade(websocket, response_head(key, subprotocol, deflate))
+        websocket.begin(connection, following)
+        return NOT_DONE_YET
+
+    def build(
+        self, request: Request, subprotocol: str | None, deflate: Deflate
+    ) -> tuple[PushWebSocket, Following | None]:
+        """
+        Return the protocol for a request, and what it follows from the start.
+
+        :raises RtpushError: if the request asks for what cannot be.
+        """
+        raise NotImplementedError
+
+
+class WebSocketResource(_Upgrade):
+    """``GET /ws``."""
+
+    def __init__(self, node: Node, origins: Origins, *, compression: bool) -> None:
+        super().__init__(node, origins, compression=compression)
+        # A command holds more than the message that it publishes: names, and escapes or base64 of the payload.
+        self._commands = configured(CommandWebSocket, node.limits.request_bytes)
+        self._raw = configured(RawWebSocket, node.limits.message_bytes)
+
+    def build(
+        self, request: Request, subprotocol: str | None, deflate: Deflate
+    ) -> tuple[PushWebSocket, Following | None]:
+        query = Query(request)
+        following = Following.of(request, query) if query.several("channel") else None
+        if following is not None:
+            # While this is still an HTTP request, it can be refused in words that every client shows.
+            following.check(self._node.namespaces)
+        if subprotocol == "rtpush.raw":
+            if following is None or len(following.channels) != 1:
+                raise RtpushError(ErrorCode.BAD_REQUEST, "rtpush.raw carries one channel: expected ?channel=NAME")
+            return self._raw(RawForm(deflate.window_bits), deflate), following
+        codec = MSGPACK if subprotocol == "rtpush.v1.msgpack" else JSON
+        return self._commands(WebSocketForm(codec, deflate.window_bits), deflate), following
+
+
+class EchoResource(_Upgrade):
+    """``GET /echo``."""
+
+    def __init__(self, node: Node, origins: Origins, *, compression: bool) -> None:
+        super().__init__(node, origins, compression=compression)
+        self._echo = configured(EchoWebSocket, node.limits.message_bytes)
+
+    def build(
+        self, request: Request, subprotocol: str | None, deflate: Deflate
+    ) -> tuple[PushWebSocket, Following | None]:
+        return self._echo(RawForm(deflate.window_bits), deflate), None

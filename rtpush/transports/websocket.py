@@ -1,0 +1,314 @@
+"""
+WebSocket: Autobahn's protocol, entered already open, after the handshake that twisted.web has parsed.
+
+Autobahn reads frames; what is written is framed by the wire forms, once for all connections.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, TypeVar
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.protocol import TrafficStats
+from autobahn.websocket.utf8validator import Utf8Validator
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+import rtpush
+from rtpush.errors import Disconnect, ErrorCode, RtpushError
+from rtpush.interfaces import ISink
+from rtpush.protocol.channel import Access
+from rtpush.protocol.codecs import BadCommand, Codec
+from rtpush.protocol.commands import Connect, Publication, Request, Subscribe, Unsubscribe
+from rtpush.protocol.forms import WebSocketForm, WireForm
+from rtpush.protocol.frames import BINARY, PING_FRAME, TEXT, deflated_frame
+from rtpush.protocol.lifecycle import State
+from rtpush.protocol.message import Kind, Payload
+from rtpush.protocol.position import BadCursor, Position
+from rtpush.protocol.pushes import Subscribed
+from rtpush.registry.connection import Connection
+from rtpush.registry.subscription import Since
+from rtpush.transports.commands import perform
+from rtpush.transports.following import MAX_INFO_BYTES, Following, follow
+from rtpush.transports.handshake import Deflate
+from rtpush.transports.http import error_of
+
+__all__ = ["CommandWebSocket", "EchoWebSocket", "PushWebSocket", "RawWebSocket", "configured"]
+
+P = TypeVar("P", bound="PushWebSocket")
+
+
+@implementer(ISink)
+class PushWebSocket(WebSocketServerProtocol):
+    """
+    A WebSocket that is a connection of the registry.
+
+    What Autobahn sets on each instance and never changes is on the class.
+
+    :ivar form: The wire form of what is sent.
+    """
+
+    state = WebSocketServerProtocol.STATE_OPEN
+    send_state = WebSocketServerProtocol.SEND_STATE_GROUND
+    websocket_version = 13
+    inside_message = False
+    current_frame: Any = None
+    data = b""
+    send_queue: deque[Any] = deque()
+    triggered = False
+    trackedTimings: Any = None
+    trafficStats = TrafficStats()
+    wasMaxFramePayloadSizeExceeded = False
+    wasMaxMessagePayloadSizeExceeded = False
+    closedByMe = False
+    failedByMe = False
+    droppedByMe = False
+    wasClean = False
+    wasNotCleanReason: Any = None
+    wasServingFlashSocketPolicyFile = False
+    localCloseCode = None
+    localCloseReason = None
+    remoteCloseCode = None
+    remoteCloseReason = None
+    openHandshakeTimeoutCall = None
+    closeHandshakeTimeoutCall = None
+    autoPingTimeoutCall = None
+    autoPingPending = None
+    autoPingPendingCall = None
+
+    connection: Connection
+    transport: Any
+
+    def __init__(self, form: WireForm, deflate: Deflate) -> None:
+        super().__init__()
+        self.form = form
+        self.window_bits = deflate.window_bits
+        self._perMessageCompress: Any = deflate.inflater()
+        self.utf8validator = Utf8Validator()
+
+    def begin(self, connection: Connection, following: Following | None) -> None:
+        """The handshake is through: messages may come and go."""
+        self.connection = connection
+        connection.opened()
+        self.transport.registerProducer(connection, True)
+        if following is not None:
+            follow(connection, following).addCallbacks(self._followed, self._not_followed)
+
+    def _followed(self, subscribed: list[Subscribed]) -> None:
+        for each in subscribed:
+            self.connection.push(each)
+            self.connection.go(each.channel)
+
+    def _not_followed(self, failure: Failure) -> None:
+        error = error_of(failure)
+        if error is not None:
+            self.close_for(error)
+        else:
+            self.connection.failed("following", failure)
+
+    def close_for(self, error: RtpushError) -> None:
+        """Close for an error that cannot be told otherwise (RFC 6455 section 7.4.1: policy violation)."""
+        self.sendClose(self.CLOSE_STATUS_CODE_POLICY_VIOLATION, error.kind.name.lower())
+
+    # What Twisted and Autobahn call
+
+    def connectionMade(self) -> None:
+        """All that Autobahn does here belongs to the handshake, which is over."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.connection.heard()
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = Failure(Exception())) -> None:  # noqa: B008
+        self.state = self.STATE_CLOSED
+        self.connection.lost()
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.connection.state is State.OPEN:
+            try:
+                self.message(payload, isBinary)
+            except Exception:
+                self.connection.failed("a message")
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+        self.connection.closing()
+
+    def dropConnection(self, abort: bool = False) -> None:
+        # After a clean closing handshake what was written is still to arrive; the wheel aborts if it does not.
+        super().dropConnection(abort and not self.wasClean)
+
+    def message(self, payload: bytes, is_binary: bool) -> None:
+        """Take one whole message of the client."""
+        raise NotImplementedError
+
+    # ISink
+
+    def write(self, data: bytes) -> None:
+        if self.state == self.STATE_OPEN:
+            self.transport.write(data)
+
+    def heartbeat(self) -> None:
+        self.write(PING_FRAME)
+
+    def finish(self, farewell: bytes, code: int, reason: str) -> None:
+        self.write(farewell)
+        self.sendCloseFrame(code, reason.encode()[:123])
+
+    def abort(self) -> None:
+        self.transport.abortConnection()
+
+    def pause_reading(self) -> None:
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        self.transport.resumeProducing()
+
+
+class CommandWebSocket(PushWebSocket):
+    """``rtpush.v1`` and ``rtpush.v1.msgpack``: commands, replies and pushes."""
+
+    form: WebSocketForm
+
+    @property
+    def codec(self) -> Codec:
+        """The encoding of commands and replies."""
+        return self.form.codec
+
+    def message(self, payload: bytes, is_binary: bool) -> None:
+        if is_binary is not self.codec.binary:
+            expected = "binary" if self.codec.binary else "text"
+            self._error(None, RtpushError(ErrorCode.BAD_REQUEST, f"expected a {expected} frame"))
+            return
+        for request in self.codec.requests(payload):
+            if self.connection.state is not State.OPEN:
+                return
+            if isinstance(request, BadCommand):
+                self._error(request.id, request.error)
+                continue
+            try:
+                self._do(request)
+            except RtpushError as error:
+                self._error(request.id, error)
+
+    def _do(self, request: Request) -> None:
+        match request.command:
+            case Connect() as connect:
+                self._connect(request, connect)
+            case Subscribe() as subscribe:
+                self._subscribe(request, subscribe)
+            case Unsubscribe() as unsubscribe:
+                self.connection.unsubscribe(unsubscribe.channel)
+                self._reply(request, {"channel": unsubscribe.channel})
+            case _:
+                result = perform(self.connection.node, self.codec, request, Access.ANYONE)
+                result.addCallback(lambda content: self._reply(request, content))
+                result.addErrback(self._failed, request)
+
+    def _connect(self, request: Request, connect: Connect) -> None:
+        if connect.token is not None:
+            raise RtpushError(ErrorCode.UNAUTHORIZED, "this server takes no tokens: connect without one")
+        info = self.codec.json(connect.info)
+        if len(info) > MAX_INFO_BYTES:
+            raise RtpushError(
+                ErrorCode.BAD_REQUEST, f"info has {len(info)} bytes, expected {MAX_INFO_BYTES} at most"
+            )
+        connection = self.connection
+        connection.info = info
+        content = {
+            "connection": connection.id,
+            "node": connection.node.name,
+            "heartbeat": connection.node.heartbeat,
+            "version": rtpush.__version__,
+        }
+        connection.deliver(self.form.object(_with_id(request.id, "connect", content)))
+
+    def _subscribe(self, request: Request, subscribe: Subscribe) -> None:
+        since: Position | Since = Since.NOW
+        if subscribe.since is not None:
+            if subscribe.since not in (Since.EARLIEST.value, Since.NOW.value):
+                raise RtpushError(
+                    ErrorCode.BAD_REQUEST, f"since is {subscribe.since[:40]!r}, expected earliest or now"
+                )
+            since = Since(subscribe.since)
+        if subscribe.cursor is not None and subscribe.cursor != "-":
+            try:
+                since = Position.parse(subscribe.cursor)
+            except BadCursor as error:
+                raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
+        begun: Deferred[Any] = self.connection.subscribe(subscribe.channel, since)
+        begun.addCallback(self._subscribed, request).addErrback(self._failed, request)
+
+    def _subscribed(self, subscribed: Subscribed, request: Request) -> None:
+        self._reply(request, subscribed.as_dict())
+        self.connection.go(subscribed.channel)
+
+    def _failed(self, failure: Failure, request: Request) -> None:
+        error = error_of(failure)
+        if error is not None:
+            self._error(request.id, error)
+        else:
+            self.connection.failed(request.name, failure)
+
+    def _reply(self, request: Request, content: dict[str, Any]) -> None:
+        if request.id is not None:
+            self._send_reply(_with_id(request.id, request.name, content))
+
+    def _error(self, id_: int | None, error: RtpushError) -> None:
+        self._send_reply(_with_id(id_, "error", error.as_dict()))
+
+    def _send_reply(self, reply: dict[str, Any]) -> None:
+        if not self.connection.deliver(self.form.object(reply)):
+            self.connection.disconnect(Disconnect.SLOW_READER)
+
+
+class RawWebSocket(PushWebSocket):
+    """``rtpush.raw``: one channel, payloads alone."""
+
+    channel: str
+
+    def begin(self, connection: Connection, following: Following | None) -> None:
+        assert following is not None
+        self.channel = following.channels[0]
+        super().begin(connection, following)
+
+    def message(self, payload: bytes, is_binary: bool) -> None:
+        publication = Publication(self.channel, Payload(payload, Kind.BINARY if is_binary else Kind.TEXT))
+        published: Deferred[Any] = self.connection.node.publish(publication, Access.ANYONE)
+        published.addErrback(self._not_followed)
+
+
+class EchoWebSocket(PushWebSocket):
+    """``/echo``: each message comes back."""
+
+    def message(self, payload: bytes, is_binary: bool) -> None:
+        data = deflated_frame(BINARY if is_binary else TEXT, payload, self.window_bits)
+        if not self.connection.deliver(data):
+            self.connection.disconnect(Disconnect.SLOW_READER)
+
+
+def configured(protocol: type[P], max_message_bytes: int) -> type[P]:
+    """
+    Return a WebSocket class with Autobahn's options on it, where all its instances share them.
+
+    :param max_message_bytes: The largest message, and frame, that is read.
+    """
+    factory = WebSocketServerFactory()
+    factory.setProtocolOptions(
+        # The close code that RFC 6455 asks for is sent before the connection is dropped.
+        failByDrop=False,
+        maxFramePayloadSize=max_message_bytes,
+        maxMessagePayloadSize=max_message_bytes,
+        # Heartbeats and closing have their deadlines on the node's timer wheel.
+        autoPingInterval=0,
+        closeHandshakeTimeout=0,
+        openHandshakeTimeout=0,
+    )
+    options = {option: getattr(factory, option) for option in protocol.CONFIG_ATTRS}
+    return type(protocol.__name__, (protocol,), {"factory": factory, **options})
+
+
+def _with_id(id_: int | None, name: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {name: content} if id_ is None else {"id": id_, name: content}
