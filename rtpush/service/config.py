@@ -1,0 +1,178 @@
+"""Reading the configuration from an INI file, with a clear word on each mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rtpush.protocol.channel import Namespace
+from rtpush.service import ini
+from rtpush.service.listen import is_local
+from rtpush.service.schema import NAMESPACE, SECTIONS, Api, Broker, Config, Limits, Poll, SectionType, Server, WebSocket
+from rtpush.service.values import nearest
+
+__all__ = ["Api", "Broker", "Config", "ConfigError", "Limits", "Poll", "Server", "WebSocket", "load", "parse"]
+
+_NAMESPACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class ConfigError(Exception):
+    """
+    A configuration cannot be used. Its text is one line: file, line, place, what was found and what was expected.
+
+    :ivar path: The file.
+    :ivar line: The line, counted from 1, or :obj:`None` if no line is to blame.
+    :ivar problem: The rest.
+    """
+
+    def __init__(self, path: str, line: int | None, problem: str) -> None:
+        super().__init__(path, line, problem)
+        self.path = path
+        self.line = line
+        self.problem = problem
+
+    def __str__(self) -> str:
+        place = self.path if self.line is None else f"{self.path}:{self.line}"
+        # Names in the file, and the file's own, may hold anything: what would break the line is escaped.
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{place}: {self.problem}")
+
+
+def load(path: str) -> Config:
+    """
+    Read a configuration file.
+
+    :raises ConfigError: if it cannot be read or used.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except (OSError, ValueError) as error:
+        raise ConfigError(path, None, f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(path, line, f"byte 0x{content[error.start]:02x}: expected text in UTF-8") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: str = "<text>") -> Config:
+    """
+    Read the text of a configuration file.
+
+    :param path: What messages call the file.
+    :raises ConfigError: if it cannot be used.
+    """
+    try:
+        return _build(ini.read(text))
+    except ini.Mistake as mistake:
+        raise ConfigError(path, mistake.line, str(mistake)) from mistake
+
+
+def _build(sections: list[ini.Section]) -> Config:
+    types = {section_type.name: section_type for section_type in SECTIONS}
+    given: dict[str, dict[str, object]] = {}
+    namespaces: list[Namespace] = []
+    lines: dict[tuple[str, str], int] = {}
+    for section in sections:
+        if section.name.startswith("namespace:"):
+            namespaces.append(_namespace(section))
+        elif (section_type := types.get(section.name)) is not None:
+            given[section.name] = _values(section, section_type)
+            lines.update({(section.name, entry.name): entry.line for entry in section.entries.values()})
+        else:
+            raise ini.Mistake(section.line, f"[{section.name}]: unknown section; {_likely_section(section.name)}")
+    if "listen" not in given.get("server", {}):
+        raise ini.Mistake(None, "[server] listen: missing; expected a Twisted endpoint such as tcp:8080")
+    parts: dict[str, Any] = {
+        section_type.name: section_type.holder(**given.get(section_type.name, {})) for section_type in SECTIONS
+    }
+    config = Config(**parts, namespaces=tuple(namespaces))
+    _check_together(config, lines)
+    return config
+
+
+def _namespace(section: ini.Section) -> Namespace:
+    name = section.name.removeprefix("namespace:")
+    if _NAMESPACE_NAME.fullmatch(name) is None:
+        raise ini.Mistake(
+            section.line,
+            f"[namespace:NAME]: {ini.show(name)}: expected 1 to 64 letters, digits, dots, underscores and hyphens",
+        )
+    values: dict[str, Any] = _values(section, NAMESPACE)
+    return Namespace(name=name, **values)
+
+
+def _values(section: ini.Section, section_type: SectionType) -> dict[str, object]:
+    """Read what a section holds into arguments for its class."""
+    keys = {key.name: key for key in section_type.keys}
+    values: dict[str, object] = {}
+    for entry in section.entries.values():
+        place = f"[{section.name}] {entry.name}"
+        key = keys.get(entry.name)
+        if key is None:
+            raise ini.Mistake(entry.line, f"{place}: unknown key; {_likely_key(entry.name, section_type)}")
+        try:
+            values[key.field] = key.value.read(entry.lines)
+        except ini.Mistake as mistake:
+            raise ini.Mistake(mistake.line or entry.line, f"{place}: {mistake}") from mistake
+    return values
+
+
+def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> None:
+    """Check what no key can tell by itself."""
+    remote = [address for address in config.server.listen if not is_local(address)]
+    origins = config.server.allowed_origins
+    backoff, limits, poll = config.backoff, config.limits, config.poll
+    rules = (
+        ("server", "allowed_origins", "*" in origins and len(origins) > 1, "expected * to stand alone"),
+        (
+            "backoff",
+            "base",
+            backoff.base > backoff.maximum,
+            f"{backoff.base:g}: expected at most max, which is {backoff.maximum:g}",
+        ),
+        (
+            "limits",
+            "message_bytes",
+            limits.message_bytes > limits.request_bytes,
+            f"{limits.message_bytes}: expected at most request_bytes, which is {limits.request_bytes}",
+        ),
+        (
+            "poll",
+            "timeout",
+            poll.timeout > poll.max_timeout,
+            f"{poll.timeout:g}: expected at most max_timeout, which is {poll.max_timeout:g}",
+        ),
+        (
+            "api",
+            "open",
+            config.api.open and bool(remote),
+            (
+                f"'yes': expected no while the node listens on {ini.show(''.join(remote[:1]))}, "
+                "which is neither a loopback address (as in tcp:8080:interface=127.0.0.1) nor a Unix socket"
+            ),
+        ),
+    )
+    for section, key, broken, problem in rules:
+        if broken:
+            raise ini.Mistake(lines.get((section, key)), f"[{section}] {key}: {problem}")
+
+
+def _likely_section(name: str) -> str:
+    names = [section_type.name for section_type in SECTIONS]
+    kind, colon, rest = name.partition(":")
+    if nearest(kind, ["namespace"]):
+        return f"did you mean namespace:{rest or 'NAME'}?"
+    return nearest(name, names) or f"known are {', '.join(names)} and {NAMESPACE.name}"
+
+
+def _likely_key(name: str, section_type: SectionType) -> str:
+    names = [key.name for key in section_type.keys]
+    if hint := nearest(name, names):
+        return hint
+    for other in (*SECTIONS, NAMESPACE):
+        if any(key.name == name for key in other.keys):
+            return f"did you mean {name} of [{other.name}]?"
+    return f"known are {', '.join(names)}"
