@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -23,6 +22,7 @@ from rtpush.interfaces import IBroker, IBrokerReceiver, IHealthCheck, IPresence,
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, Namespaces
 from rtpush.protocol.commands import HistoryQuery, Publication
+from rtpush.protocol.limits import Limits
 from rtpush.protocol.message import Message
 from rtpush.protocol.position import BadCursor, Position
 from rtpush.protocol.pushes import Joined, Left, PresenceEntry
@@ -32,31 +32,10 @@ from rtpush.registry.channel import Channel
 from rtpush.registry.connection import Connection
 from rtpush.registry.fanout import FanOut
 
-__all__ = ["Limits", "Node"]
+__all__ = ["Node"]
 
 #: Seconds: how exactly heartbeats and timeouts are kept.
 _WHEEL_RESOLUTION = 0.1
-
-
-@attrs.frozen(kw_only=True)
-class Limits:
-    """
-    Bounds on what a client can ask for or hold.
-
-    :ivar message_bytes: The largest payload, and the largest WebSocket message that is read.
-    :ivar request_bytes: The largest body of an HTTP request.
-    :ivar channels_per_connection: How many channels a connection may follow.
-    :ivar queue_bytes: What may wait for a slow reader, besides the 64 KiB in the buffer of its transport.
-    :ivar page_messages: How many messages are read from history at once, and the most that an answer holds.
-    :ivar header_timeout: Seconds for which an HTTP connection may be silent within or between requests.
-    """
-
-    message_bytes: int = 65536
-    request_bytes: int = 1048576
-    channels_per_connection: int = 100
-    queue_bytes: int = 1048576
-    page_messages: int = 500
-    header_timeout: float = 20.0
 
 
 @implementer(IBrokerReceiver)

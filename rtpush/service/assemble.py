@@ -21,7 +21,7 @@ from rtpush.auth.origin import Origins
 from rtpush.broker.memory import MemoryBroker
 from rtpush.interfaces import IBroker
 from rtpush.protocol.channel import Namespaces
-from rtpush.registry.node import Limits, Node
+from rtpush.registry.node import Node
 from rtpush.service.config import Config
 from rtpush.transports.emit import EmitResource
 from rtpush.transports.http import NotFound, PushSite
@@ -38,19 +38,12 @@ _STATIC = os.path.join(os.path.dirname(rtpush.__file__), "static")
 def build_node(config: Config, clock: IReactorTime) -> Node:
     """Build the node that a configuration describes; nothing of it runs yet."""
     namespaces = Namespaces(config.namespaces)
-    limits = config.limits
     return Node(
         clock,
         _broker(config, clock, namespaces),
         namespaces,
         name=config.server.node or f"{socket.gethostname()}-{os.getpid()}",
-        limits=Limits(
-            message_bytes=limits.message_bytes,
-            request_bytes=limits.request_bytes,
-            channels_per_connection=limits.channels_per_connection,
-            queue_bytes=limits.queue_bytes,
-            page_messages=limits.page_messages,
-        ),
+        limits=config.limits,
         backoff=config.backoff,
         heartbeat=config.server.heartbeat,
         heartbeat_grace=config.server.heartbeat_grace,

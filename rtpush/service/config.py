@@ -9,10 +9,10 @@ from typing import Any
 from rtpush.protocol.channel import Namespace
 from rtpush.service import ini
 from rtpush.service.listen import is_local
-from rtpush.service.schema import NAMESPACE, SECTIONS, Api, Broker, Config, Limits, Poll, SectionType, Server, WebSocket
+from rtpush.service.schema import NAMESPACE, SECTIONS, Api, Broker, Config, Poll, SectionType, Server, WebSocket
 from rtpush.service.values import nearest
 
-__all__ = ["Api", "Broker", "Config", "ConfigError", "Limits", "Poll", "Server", "WebSocket", "load", "parse"]
+__all__ = ["Api", "Broker", "Config", "ConfigError", "Poll", "Server", "WebSocket", "load", "parse"]
 
 _NAMESPACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 

@@ -10,6 +10,7 @@ import attrs
 
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, SlowReader
+from rtpush.protocol.limits import Limits
 from rtpush.service.listen import listen_address
 from rtpush.service.values import Many, Value, boolean, choice, integer, matching, member, number, origin, url
 
@@ -20,7 +21,6 @@ __all__ = [
     "Broker",
     "Config",
     "Key",
-    "Limits",
     "Poll",
     "SectionType",
     "Server",
@@ -46,18 +46,6 @@ class Server:
     heartbeat_grace: float = 10.0
     echo: bool = False
     demo: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Limits:
-    """``[limits]``: the most that one client may ask of the node."""
-
-    message_bytes: int = 65536
-    request_bytes: int = 1048576
-    queue_bytes: int = 1048576
-    channels_per_connection: int = 100
-    page_messages: int = 500
-    header_timeout: float = 20.0
 
 
 @attrs.frozen(kw_only=True)

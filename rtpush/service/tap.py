@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, TextIO
 
 from twisted.application.service import IService, Service
 from twisted.internet import reactor
@@ -73,17 +73,24 @@ class PushService(Service):
         try:
             listening = serverFromString(reactor, address).listen(site)
         except (ValueError, OSError) as error:
-            _die(f"{address}: cannot listen: {error}")
-        listening.addCallbacks(self._listens, self._cannot_listen, callbackArgs=(address,), errbackArgs=(address,))
+            self._cannot_listen(address, str(error))
+        # A Deferred would keep what ends the process to itself.
+        failures: list[Failure] = []
+        listening.addCallback(self._listens, address).addErrback(failures.append)
+        if failures:
+            problem = failures[0].value
+            cause = problem.socketError if isinstance(problem, CannotListenError) else problem
+            self._cannot_listen(address, str(getattr(cause, "strerror", None) or cause))
 
     def _listens(self, port: IListeningPort, address: str) -> None:
         self._ports.append(port)
         self._log.info("listening on {address} ({host})", address=address, host=port.getHost())
 
-    def _cannot_listen(self, failure: Failure, address: str) -> None:
-        problem = failure.value
-        cause = problem.socketError if isinstance(problem, CannotListenError) else problem
-        _die(f"{address}: cannot listen: {getattr(cause, 'strerror', None) or cause}")
+    def _cannot_listen(self, address: str, reason: str) -> NoReturn:
+        line = f"{address}: cannot listen: {reason}"
+        self._log.critical("{line}", line=line)
+        # sys.stderr is a part of the log by now.
+        _die(line, sys.__stderr__)
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("the node cannot start", failure=failure)
@@ -93,6 +100,8 @@ class PushService(Service):
     def stopService(self) -> Deferred[None]:
         """Accept nobody any more, tell all clients to come back, and end."""
         super().stopService()  # type: ignore[no-untyped-call]
+        # What ended as it was asked to has not failed: twistd would end by the signal itself.
+        reactor._exitSignal = None  # type: ignore[attr-defined]
         node = self._node
         for port in self._ports:
             port.stopListening()
@@ -103,9 +112,9 @@ class PushService(Service):
         return gone.addCallback(lambda _: node.stop())
 
 
-def _die(line: str) -> None:
+def _die(line: str, stderr: TextIO | None = None) -> NoReturn:
     """End with one line and exit code 1."""
-    sys.stderr.write(line + "\n")
+    (stderr or sys.stderr).write(line + "\n")
     raise SystemExit(1)
 
 

@@ -15,6 +15,7 @@ from autobahn.websocket.compress import (
 from twisted.web.server import Request
 
 from rtpush.errors import ErrorCode, RtpushError
+from rtpush.transports.http import read_body
 
 __all__ = ["Deflate", "accept_key", "check_upgrade", "choose_deflate", "header_items", "response_head"]
 
@@ -45,6 +46,8 @@ def check_upgrade(request: Request) -> bytes:
         request.setHeader(b"upgrade", b"websocket")
         request.setHeader(b"sec-websocket-version", b"13")
         raise RtpushError(ErrorCode.UPGRADE_REQUIRED, "expected Sec-WebSocket-Version: 13")
+    if request.requestHeaders.hasHeader(b"transfer-encoding") or read_body(request):
+        raise RtpushError(ErrorCode.BAD_REQUEST, "a WebSocket handshake has no body")
     if request.getHeader(b"host") is None:
         raise RtpushError(ErrorCode.BAD_REQUEST, "there is no Host header")
     keys = request.requestHeaders.getRawHeaders(b"sec-websocket-key") or []

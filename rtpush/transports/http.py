@@ -59,6 +59,8 @@ class HttpChannel(http.HTTPChannel):
         """
         transport: Any = self.transport
         transport.unregisterProducer()
+        # Reading may have been stopped while an answer before this one was not taken.
+        transport.resumeProducing()
         self._upgraded = protocol
         # The transport forgets this channel, which is then garbage, with its request.
         if isinstance(transport, ProtocolWrapper):
@@ -71,7 +73,7 @@ class HttpChannel(http.HTTPChannel):
     def resetTimeout(self) -> None:
         # A head has its time as a whole: a byte now and then does not buy more.
         if not self.line_mode:
-            super().resetTimeout()
+            super().resetTimeout()  # type: ignore[no-untyped-call]
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._upgraded is not None:

@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any, TypeVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.util import encode_truncate
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet.defer import Deferred
@@ -110,7 +111,7 @@ class PushWebSocket(WebSocketServerProtocol):
 
     def close_for(self, error: RtpushError) -> None:
         """Close for an error that cannot be told otherwise (RFC 6455 section 7.4.1: policy violation)."""
-        self.sendClose(self.CLOSE_STATUS_CODE_POLICY_VIOLATION, error.kind.name.lower())
+        self.sendCloseFrame(self.CLOSE_STATUS_CODE_POLICY_VIOLATION, error.kind.name.lower().encode())
 
     # What Twisted and Autobahn call
 
@@ -155,7 +156,7 @@ class PushWebSocket(WebSocketServerProtocol):
 
     def finish(self, farewell: bytes, code: int, reason: str) -> None:
         self.write(farewell)
-        self.sendCloseFrame(code, reason.encode()[:123])
+        self.sendCloseFrame(code, encode_truncate(reason, 123))
 
     def abort(self) -> None:
         self.transport.abortConnection()

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, SlowReader
+from rtpush.protocol.limits import Limits
 from rtpush.service import config, ini
 from rtpush.service.schema import NAMESPACE, SECTIONS
 
@@ -154,7 +155,7 @@ class LoadTests(SynchronousTestCase):
                     demo=True,
                 ),
                 backoff=Backoff(2.0, 60.0, 0.25),
-                limits=config.Limits(message_bytes=7, page_messages=9),
+                limits=Limits(message_bytes=7, page_messages=9),
                 api=config.Api(open=True, keys=("0123456789abcdef", "fedcba9876543210")),
                 namespaces=(
                     Namespace(
