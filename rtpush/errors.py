@@ -85,7 +85,7 @@ class Disconnect(enum.Enum):
 
 
 #: The close codes of RFC 6455 section 7.4.1 after which a client comes back.
-_RFC_6455_RECONNECTS = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
+_RFC_6455_RECONNECTS = frozenset({1000, 1001, 1005, 1006, 1011, 1012, 1013})
 
 
 def reconnects(code: int) -> bool:
