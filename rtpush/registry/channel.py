@@ -36,6 +36,7 @@ class Channel:
 
     __slots__ = (
         "_awaiting",
+        "_failure",
         "_incoming",
         "_node",
         "_pending",
@@ -59,19 +60,29 @@ class Channel:
         #: What came from the broker while the place of it was not known; nothing when it is.
         self._incoming: list[Message] | None = []
         self._awaiting: list[Deferred[None]] = []
+        self._failure: Failure | None = None
         # Both are set by the answer of the broker, before anything is delivered.
         self.position = self._tail = Position("", 0)
-        node.broker.subscribe(name).addCallbacks(self._ready, self._unready)
 
     def __len__(self) -> int:
         """Return the number of subscriptions."""
         return len(self.waiting) + sum(len(group) for group in self.live.values())
 
+    def open(self) -> None:
+        """Have the broker deliver this channel."""
+        self._node.broker.subscribe(self.name).addCallbacks(self._ready, self._unready)
+
     def when_ready(self) -> Deferred[None]:
-        """Return a Deferred for the moment when the broker delivers this channel and ``position`` is known."""
+        """
+        Return a Deferred for the moment when the broker delivers this channel and ``position`` is known.
+
+        It fails with :class:`rtpush.errors.RtpushError` if the broker does not.
+        """
         ready: Deferred[None] = Deferred()
         if self.position.epoch:
             ready.callback(None)
+        elif self._failure is not None:
+            ready.errback(self._failure)
         else:
             self._awaiting.append(ready)
         return ready
@@ -86,7 +97,8 @@ class Channel:
             if tail is Tail.SEEN:
                 return
             if tail is Tail.BEYOND:
-                self._incoming = [message]
+                # The message is in history: it comes from there, after those that were missed.
+                self._incoming = []
                 self._sync()
                 return
             self._tail = message.position
@@ -126,6 +138,9 @@ class Channel:
             ready.callback(None)
 
     def _unready(self, failure: Failure) -> None:
+        self._failure = failure
+        # Whoever subscribes from now on makes the broker try again.
+        self._node.abandon(self)
         awaiting, self._awaiting = self._awaiting, []
         for ready in awaiting:
             ready.errback(failure)
@@ -157,9 +172,13 @@ class Channel:
     def _lost(self, gap: Gap, top: Position) -> None:
         """Tell the subscriptions that some messages are gone, and go on from now."""
         self._node.fanout.flush()
+        before = self.position
         self.position = self._tail = top
         for subscription in self.subscriptions():
-            subscription.interrupted(gap)
+            try:
+                subscription.interrupted(gap, before)
+            except Exception:
+                subscription.connection.failed("delivery")
 
     def _unsynced(self, failure: Failure) -> None:
         error = failure.value

@@ -243,7 +243,14 @@ class Connection:
             self.disconnect(Disconnect.INTERNAL_ERROR)
         except Exception:
             self._log.failure("connection {id} could not be ended in good order", id=self.id)
+            self.abort()
+
+    def abort(self) -> None:
+        """End this connection at once; its transport tells when it is gone."""
+        try:
             self.sink.abort()
+        except Exception:
+            self._log.failure("connection {id} could not be ended", id=self.id)
 
     def end_subscription(self, channel: str, reason: str) -> bool:
         """End a subscription for the client, and tell it; say whether there was one."""
@@ -260,7 +267,7 @@ class Connection:
     def tick(self) -> None:
         """The deadline that was set last has passed."""
         if self.state is State.CLOSING:
-            self.sink.abort()
+            self.abort()
         elif self._awaiting and not self._answered:
             self.disconnect(Disconnect.SLOW_READER if self.paused else Disconnect.NO_HEARTBEAT)
         elif self._awaiting:
@@ -315,14 +322,16 @@ class Connection:
         return namespace
 
     def _subscribed(self, subscribed: Subscribed, subscription: Subscription) -> Subscribed:
-        if subscription.channel.namespace.presence and self.subscriptions.get(subscribed.channel) is subscription:
+        if subscription.ended:
+            raise RtpushError(ErrorCode.NOT_SUBSCRIBED, f"no longer subscribed to {subscribed.channel!r}")
+        if subscription.channel.namespace.presence:
             self.node.join(subscribed.channel, self.presence_entry())
         return subscribed
 
     def _not_subscribed(self, failure: Failure, subscription: Subscription) -> Failure:
-        if self.subscriptions.get(subscription.channel.name) is subscription:
+        if not subscription.ended:
             del self.subscriptions[subscription.channel.name]
-        self._end(subscription)
+            self._end(subscription)
         return failure
 
     def presence_entry(self) -> PresenceEntry:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
-from rtpush.protocol.forms import Batch
+from rtpush.registry.subscription import Stage
 
 if TYPE_CHECKING:
     from rtpush.registry.channel import Channel
@@ -21,8 +20,6 @@ __all__ = ["FanOut"]
 
 class FanOut:
     """Collects the channels that have messages, and flushes them all once a reactor turn."""
-
-    _log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -44,23 +41,25 @@ class FanOut:
         batch, before = channel.take_pending()
         if batch is None:
             return
-        # A poll that is answered may bring its connection's next request at once, so nothing is walked as it stands.
-        for form, group in list(channel.live.items()):
+        # A poll that is answered may bring its connection's next request at once, and that may begin and end
+        # subscriptions: the batch is for those that were there before.
+        groups = [(form, list(group)) for form, group in channel.live.items()]
+        waiting = list(channel.waiting)
+        for form, group in groups:
             try:
                 data = form.messages(batch, str)
             except Exception:
-                self._log.failure("{channel}: cannot be encoded as {form}", channel=channel.name, form=form)
+                # Nobody may miss a message without being told.
+                for subscription in group:
+                    subscription.connection.failed("encoding")
                 continue
-            for subscription in list(group):
+            for subscription in group:
                 try:
-                    if not subscription.connection.deliver(data):
+                    if subscription.stage is Stage.LIVE and not subscription.connection.deliver(data):
                         subscription.refused(before)
                 except Exception:
                     subscription.connection.failed("delivery")
-        self._offer(channel, batch)
-
-    def _offer(self, channel: Channel, batch: Batch) -> None:
-        for subscription in list(channel.waiting):
+        for subscription in waiting:
             try:
                 subscription.offer(batch)
             except Exception:

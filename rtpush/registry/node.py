@@ -99,7 +99,7 @@ class Node:
         if self._turning.running:
             self._turning.stop()
         for connection in list(self.connections.values()):
-            connection.sink.abort()
+            connection.abort()
         return self.broker.stop()
 
     def problem(self) -> str | None:
@@ -130,11 +130,17 @@ class Node:
         channel = self.channels.get(name)
         if channel is None:
             channel = self.channels[name] = Channel(name, namespace, self)
+            channel.open()
         return channel
 
     def release(self, channel: Channel) -> None:
         """A subscription has ended: the last one unsubscribes this node at the broker."""
-        if not len(channel) and self.channels.get(channel.name) is channel:
+        if not len(channel):
+            self.abandon(channel)
+
+    def abandon(self, channel: Channel) -> None:
+        """Have nothing more to do with a channel: the next subscription to it begins anew."""
+        if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
             self.broker.unsubscribe(channel.name).addErrback(self._unimportant, "unsubscribe")
 
@@ -226,8 +232,11 @@ class Node:
             if form not in encoded:
                 encoded[form] = form.push(push, "")
             if encoded[form]:
-                # One that cannot keep up with its messages is not told who comes and goes.
-                connection.deliver(encoded[form])
+                try:
+                    # One that cannot keep up with its messages is not told who comes and goes.
+                    connection.deliver(encoded[form])
+                except Exception:
+                    connection.failed("presence")
 
     def _readable(self, channel: str, access: Access) -> Namespace:
         namespace = self.namespaces.of(channel)

@@ -221,9 +221,9 @@ class Subscription:
             or (message.position.epoch == position.epoch and message.position.offset > position.offset)
         ]
         if messages:
-            if len(messages) < len(batch.messages):
-                batch = Batch(messages, batch.position)
-            self._position = max(batch.position, position, key=lambda p: p.offset)
+            self._position = next((m.position for m in reversed(messages) if m.position is not None), position)
+            if len(messages) < len(batch.messages) or self._position != batch.position:
+                batch = Batch(messages, self._position)
             data = self.connection.form.messages(batch, self.connection.cursor_of(self))
             if not self.connection.deliver(data):
                 self.refused(position)
@@ -250,14 +250,21 @@ class Subscription:
             else:
                 self._read()
 
-    def interrupted(self, gap: Gap) -> None:
-        """The channel itself lost messages, and goes on from its position."""
-        if self.stage in (Stage.LIVE, Stage.SINGLE):
+    def interrupted(self, gap: Gap, before: Position) -> None:
+        """The channel itself lost messages after the position ``before``, and goes on from its new one."""
+        if self.stage is Stage.LIVE or (self.stage is Stage.SINGLE and self._position == before):
             self._leave_live()
             self._position = self.channel.position
             self.connection.push(GapPush(self.channel.name, self._position, gap))
             if not self.ended:
                 self._settle()
+        elif self.stage is Stage.SINGLE:
+            # It was ahead of the channel: history knows whether anything is missing from there.
+            self._arrived = []
+            self._read()
+        else:
+            # What did not arrive is to be read from history too, which may tell of a gap.
+            self._arrived = None
 
     def end(self) -> None:
         """Deliver nothing more."""

@@ -21,7 +21,7 @@ from rtpush.registry.node import Node
 from rtpush.service.assemble import build_node, build_site
 from rtpush.service.config import Config, ConfigError, load
 
-__all__ = ["Options", "PushService", "makeService"]
+__all__ = ["CannotListen", "Options", "PushService", "makeService"]
 
 #: Seconds for which farewells may go out before the process ends.
 _FAREWELL = 0.5
@@ -50,18 +50,31 @@ class Options(BaseOptions):
             raise SystemExit(0)
 
 
+class CannotListen(Exception):
+    """An address cannot be had."""
+
+
 class PushService(Service):
-    """A node and the ports that it listens on."""
+    """
+    A node and the ports that it listens on.
+
+    :param foreground: Whether a person sees the standard error of this process.
+    """
 
     _log = Logger()
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, foreground: bool = True) -> None:
         self._config = config
+        self._foreground = foreground
         self._ports: list[IListeningPort] = []
         self._node: Node | None = None
 
     def startService(self) -> None:
-        """Start the node, then listen everywhere; one address that cannot be had ends the process."""
+        """
+        Start the node, then listen everywhere; one address that cannot be had ends the process.
+
+        :raises CannotListen: in the background, where twistd tells it the process that has started this one.
+        """
         super().startService()  # type: ignore[no-untyped-call]
         self._node = build_node(self._config, reactor)
         site = build_site(self._config, self._node, reactor)
@@ -88,6 +101,8 @@ class PushService(Service):
 
     def _cannot_listen(self, address: str, reason: str) -> NoReturn:
         line = f"{address}: cannot listen: {reason}"
+        if not self._foreground:
+            raise CannotListen(line)
         self._log.critical("{line}", line=line)
         # sys.stderr is a part of the log by now.
         _die(line, sys.__stderr__)
@@ -120,5 +135,6 @@ def _die(line: str, stderr: TextIO | None = None) -> NoReturn:
 
 def makeService(options: Options) -> IService:
     """Return what twistd runs."""
-    service: IService = PushService(options.configuration)
+    twistd = options.parent
+    service: IService = PushService(options.configuration, foreground=twistd is None or bool(twistd["nodaemon"]))
     return service

@@ -91,8 +91,23 @@ class Deflate:
         if self.window_bits == 0:
             return None
         accept = PerMessageDeflateOfferAccept(PerMessageDeflateOffer(), request_no_context_takeover=True)
-        inflater: PerMessageDeflate = PerMessageDeflate.create_from_offer_accept(True, accept)
+        inflater: PerMessageDeflate = _Inflater.create_from_offer_accept(True, accept)  # type: ignore[no-untyped-call]
         return inflater
+
+
+class _Inflater(PerMessageDeflate):
+    """
+    Autobahn's inflater, kept from taking a part for the whole.
+
+    zlib may have read all input and still hold back output when a limit is reached. So it is asked for a byte more than
+    the limit, which Autobahn then finds too much.
+    """
+
+    def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
+        if max_output_len is not None:
+            max_output_len += 1
+        inflated: bytes = super().decompress_message_data(data, max_output_len)  # type: ignore[no-untyped-call]
+        return inflated
 
 
 def choose_deflate(offers: list[str]) -> Deflate:

@@ -14,6 +14,7 @@ from autobahn.util import encode_truncate
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet.defer import Deferred
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -120,7 +121,9 @@ class PushWebSocket(WebSocketServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.connection.heard()
-        super().dataReceived(data)
+        # After a failure nothing is looked at or kept, not even a close (RFC 6455 section 7.1.7).
+        if not self.failedByMe:
+            super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = Failure(Exception())) -> None:  # noqa: B008
         self.state = self.STATE_CLOSED
@@ -135,7 +138,18 @@ class PushWebSocket(WebSocketServerProtocol):
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         super().sendCloseFrame(code, reasonUtf8, isReply)
+        if self.failedByMe:
+            self._end_writing()
         self.connection.closing()
+
+    def _end_writing(self) -> None:
+        """Say that nothing more comes, and read on: who still sends could not read the close frame otherwise."""
+        if isinstance(self.transport, ProtocolWrapper):
+            # TLS has no half of a connection, but a farewell that waits for its answer.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
 
     def dropConnection(self, abort: bool = False) -> None:
         # After a clean closing handshake what was written is still to arrive; the wheel aborts if it does not.
