@@ -211,7 +211,8 @@ class Connection:
         A client whose queue is full, or whose wire form has no room for what it must know, is disconnected with the
         reason instead.
         """
-        data = self.form.push(push, self.cursor())
+        # Only a form without commands has a cursor in it.
+        data = self.form.push(push, "" if self.duplex else self.cursor())
         if data:
             if not self.deliver(data):
                 self.disconnect(Disconnect.SLOW_READER)

@@ -223,7 +223,7 @@ SECTIONS = (
             Key(
                 "compression",
                 boolean(),
-                "Whether clients may compress (permessage-deflate). It costs memory for each connection.",
+                "Whether clients may compress (permessage-deflate). It costs processor time for each message.",
             ),
         ),
     ),

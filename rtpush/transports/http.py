@@ -143,7 +143,7 @@ class PushSite(server.Site):
 
     def __init__(self, resource: Resource, clock: IReactorTime, *, request_bytes: int, timeout: float) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            resource, requestFactory=PushRequest, timeout=timeout, reactor=clock
+            resource, requestFactory=PushRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=clock
         )
         self.request_bytes = request_bytes
 
