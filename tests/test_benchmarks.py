@@ -1,0 +1,260 @@
+"""The benchmark: its counting is right, and all of it runs, tiny, against the plain servers. No number is asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.frames import FrameCounter, pong_frame, split_frame
+from benchmarks.load import Client, response_body
+from benchmarks.proc import cpu_seconds, pss_bytes
+from benchmarks.report import Report, shown
+from benchmarks.scenarios import SCENARIOS, Sample, Scale, Scenario
+from benchmarks.targets import Autobahn, LimitC, LimitPython, Rtpush, Target
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
+    """Return a server's frame."""
+    first = opcode | (0x80 if fin else 0)
+    if len(payload) < 126:
+        return bytes((first, len(payload))) + payload
+    return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
+
+
+class FrameCounterTests(SynchronousTestCase):
+    """`FrameCounter` counts messages however the stream is cut."""
+
+    def setUp(self) -> None:
+        """Make a counter that keeps the pings that it sees."""
+        self.pings: list[tuple[int, bytes]] = []
+        self.counter = FrameCounter(lambda fd, payload: self.pings.append((fd, payload)))
+
+    def read(self, fd: int, data: bytes) -> int:
+        """Let the counter take ``data`` as if it had been read from a socket."""
+        self.counter.buffer[: len(data)] = data
+        return self.counter.take(fd, len(data))
+
+    @given(
+        st.lists(
+            st.sampled_from([frame(1, b"a" * 10), frame(1, b"b" * 200), frame(2, b""), frame(9, b"ping")]), max_size=20
+        ),
+        st.data(),
+    )
+    def test_any_cut(self, frames: list[bytes], data: st.DataObject) -> None:
+        """Data frames are counted once and pings are reported, wherever reads begin and end."""
+        self.setUp()
+        stream = b"".join(frames)
+        cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=8)) | {0, len(stream)})
+        counted = sum(self.read(5, stream[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+        pings = frames.count(frame(9, b"ping"))
+        self.assertEqual(counted, len(frames) - pings)
+        self.assertEqual(self.pings, [(5, b"ping")] * pings)
+
+    def test_sockets_apart(self) -> None:
+        """Half a frame on one socket is not completed by another's bytes, though both end on the usual size."""
+        whole = frame(1, b"x" * 128)
+        self.assertEqual(self.read(1, whole), 1)
+        self.assertEqual(self.read(1, whole[:40]), 0)
+        self.assertEqual(self.read(2, whole * 3), 3)
+        self.assertEqual(self.read(1, whole[40:] + whole), 2)
+
+    def test_fragments_are_one_message(self) -> None:
+        """Only the last fragment counts."""
+        self.assertEqual(self.read(1, frame(1, b"a", fin=False) + frame(0, b"b", fin=False) + frame(0, b"c")), 1)
+
+    def test_close_is_an_error(self) -> None:
+        """A close frame is reported with code and reason."""
+        error = self.assertRaises(BenchmarkError, self.read, 1, frame(8, (4000).to_bytes(2, "big") + b"slow_reader"))
+        self.assertIn("4000 slow_reader", str(error))
+
+    def test_masked_is_an_error(self) -> None:
+        """A server must not mask."""
+        self.assertRaises(BenchmarkError, split_frame, b"\x81\x80\0\0\0\0", 0, 6)
+
+    def test_pong(self) -> None:
+        """A pong is masked, as a client's frame must be, and carries the payload of the ping."""
+        self.assertEqual(pong_frame(b"abc"), b"\x8a\x83\0\0\0\0abc")
+
+
+class ResponseTests(SynchronousTestCase):
+    """`response_body` finds the end of a response."""
+
+    def test_every_prefix_is_incomplete(self) -> None:
+        """The body is there when its last byte is, and not before."""
+        whole = b"HTTP/1.1 200 OK\r\nX: y\r\ncontent-length:  5\r\n\r\nhello"
+        self.assertEqual([response_body(whole[:end]) for end in range(len(whole))], [None] * len(whole))
+        self.assertEqual(response_body(whole), b"hello")
+
+    def test_refused(self) -> None:
+        """A status that is no success is an error that says which."""
+        error = self.assertRaises(BenchmarkError, response_body, b"HTTP/1.1 401 Unauthorized\r\n\r\nno key")
+        self.assertIn("401", str(error))
+
+    def test_no_length(self) -> None:
+        """A response that is not delimited cannot be counted."""
+        self.assertRaises(BenchmarkError, response_body, b"HTTP/1.1 200 OK\r\n\r\n")
+
+
+class ClientTests(SynchronousTestCase):
+    """What `Client` does with connections that are open and idle."""
+
+    def setUp(self) -> None:
+        """Connect a client to a socket of ours."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.client = Client()
+            self.addCleanup(self.client.close)
+            self.client.connect(listener.getsockname(), b"hello")
+            self.peer = listener.accept()[0]
+        self.addCleanup(self.peer.close)
+        self.peer.settimeout(10)
+        self.assertEqual(self.peer.recv(100), b"hello")
+
+    def stay(self) -> None:
+        """Wait until something came, then let the client see to it."""
+        self.assertTrue(self.client.epoll.poll(10))
+        self.client.stay()
+
+    def test_ping_is_answered(self) -> None:
+        """A server that pings while others connect hears from the client, so that it does not drop it."""
+        self.peer.sendall(frame(9, b"?"))
+        self.stay()
+        self.assertEqual(self.peer.recv(100), pong_frame(b"?"))
+
+    def test_comment_is_not_answered(self) -> None:
+        """A heartbeat of an event stream needs nothing."""
+        self.peer.sendall(b":\n\n")
+        self.stay()
+        self.client.stay()
+
+    def test_answered_poll(self) -> None:
+        """A poll that was to wait, but was answered, would make the memory of a waiting one look smaller."""
+        self.peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.assertRaises(BenchmarkError, self.stay)
+
+    def test_closed(self) -> None:
+        """So would a connection that is closed."""
+        self.peer.close()
+        self.assertRaises(BenchmarkError, self.stay)
+
+
+class ProcTests(SynchronousTestCase):
+    """What is read from /proc about a process."""
+
+    def test_own_process(self) -> None:
+        """This process has used CPU and memory."""
+        self.assertGreater(sum(cpu_seconds(os.getpid())), 0)
+        self.assertGreater(pss_bytes(os.getpid()), 1_000_000)
+
+
+class TargetTests(SynchronousTestCase):
+    """Servers are started and always ended."""
+
+    def test_ended_when_the_measurement_fails(self) -> None:
+        """An exception in the block ends the server."""
+        target = LimitPython()
+
+        def fail() -> None:
+            with target.running(None):
+                raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, fail)
+        self.assertFalse(Path(f"/proc/{target.pid}").exists())
+
+    def test_does_not_start(self) -> None:
+        """A server that ends at once is reported with what it said last."""
+
+        class Broken(LimitPython):
+            def command(self, directory: Path) -> list[str]:
+                return [sys.executable, "-c", "raise SystemExit('no such thing')"]
+
+        def start() -> None:
+            with Broken().running(None):
+                self.fail("it cannot be running")
+
+        error = self.assertRaises(BenchmarkError, start)
+        self.assertIn("no such thing", str(error))
+
+
+class ReportTests(SynchronousTestCase):
+    """The table."""
+
+    def test_medians_ratios_and_marks(self) -> None:
+        """A cell is the median of its rounds; a ratio is rtpush by another; who was the bottleneck is marked."""
+        targets: list[Target] = [Rtpush(), LimitPython(), Autobahn()]
+        scenario = next(scenario for scenario in SCENARIOS if scenario.name == "fanout")
+        report = Report({}, Scale(), targets, [scenario])
+        for cost in (9e-6, 4e-6, 3e-6):
+            report.add(scenario, targets[0], Sample({"delivery-cpu": cost}))
+        report.add(scenario, targets[1], Sample({"delivery-cpu": 2e-6}, server_busy=0.5, client_busy=1.0))
+        report.errors[scenario.name, "autobahn"] = "it broke"
+        row = next(line for line in report.text().splitlines() if line.startswith(scenario.figures[0].title))
+        self.assertEqual(row.split("better")[1].split(), ["4.00", "2.00", "c", "failed", "2.00"])
+        self.assertIn("failed: fanout of autobahn: it broke", report.text())
+
+    def test_three_digits(self) -> None:
+        """Numbers are shown as a reader needs them."""
+        self.assertEqual([shown(n) for n in (123456.7, 123.4, 12.34, 1.234, 0.1234, 0.01234)],
+                         ["123,457", "123", "12.3", "1.23", "0.12", "0.012"])  # fmt: skip
+
+
+class CommandTests(SynchronousTestCase):
+    """``python -m benchmarks`` as a user runs it."""
+
+    def run_command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "benchmarks", *arguments],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def check_figures(self, targets: Sequence[type[Target]], scenarios: Sequence[Scenario]) -> None:
+        """Run scenarios against targets, tiny, and see that each gives every figure."""
+        path = Path(self.mktemp()).resolve()
+        done = self.run_command(
+            "--servers", ",".join(kind.name for kind in targets),
+            "--scenarios", ",".join(scenario.name for scenario in scenarios),
+            "--connections", "20", "--subscribers", "10", "--handshakes", "300",
+            "--seconds", "0.1", "--rounds", "1", "--json", str(path),
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        result = json.loads(path.read_text())
+        self.assertEqual(result["errors"], [])
+        for scenario in scenarios:
+            able = {kind.name for kind in targets if scenario.needs <= kind.abilities}
+            for figure in scenario.figures:
+                self.assertEqual(set(result["figures"][figure.key]), able, figure.key)
+                self.assertIn(figure.title, done.stdout)
+
+    def test_every_scenario(self) -> None:
+        """Each runs against the loop in Python, but the one that this cannot do; nothing is lost on the way."""
+        able = [scenario for scenario in SCENARIOS if scenario.needs <= LimitPython.abilities]
+        self.assertEqual({each.name for each in SCENARIOS} - {each.name for each in able}, {"publish-batch"})
+        self.check_figures([LimitPython], able)
+
+    def test_every_plain_server(self) -> None:
+        """Each serves WebSockets, event streams and polls."""
+        names = ("memory-sse", "fanout-loaded", "polls")
+        targets = [kind for kind in (LimitC, Autobahn) if kind.missing() is None]
+        self.check_figures(targets, [scenario for scenario in SCENARIOS if scenario.name in names])
+
+    def test_unknown_server(self) -> None:
+        """A name that is not known is refused with those that are."""
+        done = self.run_command("--servers", "apache")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("'apache' is not one of rtpush", done.stderr)
