@@ -30,7 +30,7 @@ __all__ = ["SLOW", "main", "names_of_fast_tests"]
 ROOT = Path(__file__).resolve().parents[1]
 
 #: The packages and modules of tests that start real servers and browsers.
-SLOW = ("chaos", "conformance", "hardening", "integration", "test_benchmarks")
+SLOW = ("chaos", "conformance", "hardening", "integration", "test_benchmarks", "test_cli")
 
 #: Seconds for the whole run.
 RUN_LIMIT = 900.0
