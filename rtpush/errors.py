@@ -84,12 +84,10 @@ class Disconnect(enum.Enum):
         return self.name.lower()
 
 
-#: The close codes of RFC 6455 section 7.4.1 after which a client comes back.
-_RFC_6455_RECONNECTS = frozenset({1000, 1001, 1005, 1006, 1011, 1012, 1013})
+#: The close codes of RFC 6455 section 7.4.1 that blame the client: it would only be closed again.
+_CLIENT_IS_WRONG = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 
 def reconnects(code: int) -> bool:
     """Tell whether a client that was closed with this code comes back."""
-    if 4000 <= code <= 4999:
-        return code < 4500
-    return code in _RFC_6455_RECONNECTS
+    return not (4500 <= code <= 4999 or code in _CLIENT_IS_WRONG)

@@ -10,7 +10,7 @@ import attrs
 
 from rtpush.errors import ErrorCode, RtpushError
 
-__all__ = ["DEFAULT_NAMESPACE", "MAX_CHANNEL_BYTES", "Access", "Namespace", "Namespaces", "SlowReader"]
+__all__ = ["DEFAULT_NAMESPACE", "MAX_CHANNEL_BYTES", "Access", "Namespace", "Namespaces", "SlowReader", "check_name"]
 
 #: The longest channel name.
 MAX_CHANNEL_BYTES = 255
@@ -21,6 +21,20 @@ DEFAULT_NAMESPACE = "default"
 # Printable ASCII but space, double quote, comma (which joins channels in a query) and backslash: such a name goes into
 # JSON as it is.
 _NAME = re.compile(r"[!#-+\--\[\]-~]{1,255}", re.ASCII)
+
+
+def check_name(channel: str) -> None:
+    """
+    Check the form of a channel name.
+
+    :raises RtpushError: ``bad_channel`` if it is malformed.
+    """
+    if _NAME.fullmatch(channel) is None:
+        raise RtpushError(
+            ErrorCode.BAD_CHANNEL,
+            f"bad channel name {channel[:60]!r}: expected 1 to {MAX_CHANNEL_BYTES} printable ASCII characters "
+            'without space, comma, " and \\',
+        )
 
 
 class Access(enum.Enum):
@@ -75,12 +89,7 @@ class Namespaces:
 
         :raises RtpushError: ``bad_channel`` if the name is malformed, ``unknown_channel`` if no namespace has it.
         """
-        if _NAME.fullmatch(channel) is None:
-            raise RtpushError(
-                ErrorCode.BAD_CHANNEL,
-                f"bad channel name {channel[:60]!r}: expected 1 to {MAX_CHANNEL_BYTES} printable ASCII characters "
-                'without space, comma, " and \\',
-            )
+        check_name(channel)
         name, colon, _ = channel.partition(":")
         namespace = self._by_name.get(name if colon else DEFAULT_NAMESPACE)
         if namespace is None:

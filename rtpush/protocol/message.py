@@ -74,6 +74,11 @@ class Message:
     position: Position | None = None
 
     @property
+    def data(self) -> Any:
+        """The payload as Python has it: parsed JSON, :class:`str` or :class:`bytes`."""
+        return self.payload.as_object()
+
+    @property
     def offset(self) -> int:
         """The offset; 0 for a message that has no position."""
         return 0 if self.position is None else self.position.offset

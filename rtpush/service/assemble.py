@@ -123,6 +123,8 @@ class _Files(File):
     def render_GET(self, request: server.Request) -> bytes | int:
         # Asked for again each time, and answered by 304 mostly: after an upgrade nobody keeps the old client.
         request.setHeader(b"cache-control", b"no-cache")
+        # Pages of any origin may import the client; whom it may then talk to is another question.
+        request.setHeader(b"access-control-allow-origin", b"*")
         answer: bytes | int = super().render_GET(request)  # type: ignore[no-untyped-call]
         return answer
 

@@ -25,6 +25,7 @@ const CHANNEL_ERRORS = new Set([102, 104, 105, 106]); // permission_denied, unkn
 const FINAL_ERRORS = new Set([101, 115]); // unauthorized, origin_not_allowed: the same on every transport
 const FINAL_CLOSES = new Set([1002, 1003, 1007, 1008, 1009, 1010]); // RFC 6455, section 7.4.1
 const NO_HEARTBEAT = 4001;
+const UNSUBSCRIBED = 4501;
 
 const DEFAULT_TERMS = {
   urls: { websocket: "/ws", sse: "/sse", longpoll: "/poll", shortpoll: "/poll" },
@@ -606,7 +607,8 @@ class SseTransport extends HttpTransport {
       this.opened(told);
       this.subscribed(subscriptions, told.cursor, told.recovered);
     } else if (event === "disconnect") {
-      this.disconnected(told);
+      // One that only says that this stream has no channel left is for the stream; `unsubscribed` was told before.
+      if (told.code !== UNSUBSCRIBED) this.disconnected(told);
     } else {
       const subscription = subscriptions.find(({ channel }) => channel === told.channel);
       if (subscription) this.push(subscription, { [event]: told });
