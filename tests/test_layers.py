@@ -24,9 +24,9 @@ LAYERS = {
     "transports": {"errors", "protocol", "interfaces", "registry", "auth"},
     "api": {"errors", "protocol", "interfaces", "registry", "auth", "transports"},
     "client": {"errors", "protocol"},
-    "testing": {"errors", "protocol", "interfaces", "broker", "registry", "auth", "transports", "api", "client"},
     "service": {"errors", "protocol", "interfaces", "broker", "registry", "auth", "transports", "api"},
     "cli": {"errors", "protocol", "client", "service"},
+    "testing": {"errors", "protocol", "registry", "service"},
 }
 
 #: Parts that do no input and output: of what is not ours, these may not be imported.

@@ -6,27 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionLost
-from twisted.internet.error import ConnectionRefusedError as Refused
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.client import URI
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
 from rtpush.client import Client, ServerApi
 from rtpush.protocol.message import Message
 from rtpush.service.assemble import build_node, build_site
 from rtpush.service.config import load
 from rtpush.service.schema import Config
+from rtpush.testing import Link
+from rtpush.testing import Network as Direct
 
-__all__ = ["Link", "MemoryTests", "Network"]
+__all__ = ["MemoryTests", "Network"]
 
 CONFIG = """
 [server]
@@ -53,78 +48,12 @@ _REFUSALS = {
     "refuse": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
     "busy": b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
 }
-_ADDRESS = IPv4Address("TCP", "127.0.0.1", 8080)
 
 
-class Link:
+class Network(Direct):
     """
-    One connection.
+    What is between clients and a server, and what of it is spoilt.
 
-    :ivar path: That of the last request on it.
-    """
-
-    def __init__(self, network: Network, client: Any, server: Any) -> None:
-        self.path = ""
-        self._network = network
-        self._client = FakeTransport(client, False, hostAddress=_ADDRESS, peerAddress=_ADDRESS)
-        self._server = FakeTransport(server, True, hostAddress=_ADDRESS, peerAddress=_ADDRESS)
-        self._held = b""
-        client.makeConnection(self._client)
-        server.makeConnection(self._server)
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether both ends have heard that it is gone."""
-        return bool(self._client.disconnected and self._server.disconnected)
-
-    def flush(self) -> bool:
-        """Carry what there is to carry, and tell whether there was anything."""
-        up, down = self._client.getOutBuffer(), self._server.getOutBuffer()
-        if up and not self._server.disconnected:
-            if up.startswith((b"GET ", b"POST ")):
-                self.path = up.split(b" ", 2)[1].split(b"?")[0].decode()
-            refusal = _REFUSALS.get(self._network.obstacles.get(self.path, ""))
-            if refusal is not None:
-                self._client.protocol.dataReceived(refusal)
-            else:
-                self._server.protocol.dataReceived(up)
-        if down and not self._client.disconnected:
-            passed = self._network.pass_down(self, down)
-            if passed:
-                self._client.protocol.dataReceived(passed)
-        ended = False
-        for one, other in ((self._client, self._server), (self._server, self._client)):
-            if one.disconnecting and not one.stream and not one.disconnected:
-                ended = True
-                one.disconnected = True
-                one.protocol.connectionLost(Failure(ConnectionLost()))
-                if not other.disconnected:
-                    other.disconnecting = True
-                    other.stream = []
-        return bool(up or down or ended)
-
-    def cut(self) -> None:
-        """Cut it: what is on its way is lost."""
-        for end in (self._client, self._server):
-            end.stream = []
-            end.disconnecting = True
-
-
-@implementer(IStreamClientEndpoint)
-class _Endpoint:
-    def __init__(self, network: Network) -> None:
-        self._network = network
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        return self._network.connect(factory)
-
-
-@implementer(IAgentEndpointFactory)
-class Network:
-    """
-    What is between clients and a server.
-
-    :ivar is_down: Whether connections are refused.
     :ivar obstacles: What happens to requests for a path: ``refuse``, ``busy`` (come back after 7 s), ``hold`` the
         response (as a proxy that buffers does), or ``mute`` it after its head (as one that passes only handshakes).
     :ivar loses: A packet with these bytes is lost, once.
@@ -132,32 +61,33 @@ class Network:
     """
 
     def __init__(self) -> None:
-        self.site: Any = None
-        self.is_down = False
+        super().__init__()
         self.obstacles: dict[str, str] = {}
         self.loses = b""
-        self.links: list[Link] = []
         self.opened = 0
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Return an endpoint: all of them lead to the one server."""
-        return _Endpoint(self)
+        self._paths: WeakKeyDictionary[Link, str] = WeakKeyDictionary()
 
     def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """Connect a client, or refuse to."""
-        if self.is_down:
-            return fail(Refused())
-        self.opened += 1
-        client = factory.buildProtocol(_ADDRESS)
-        self.links.append(Link(self, client, self.site.buildProtocol(_ADDRESS)))
-        return succeed(client)
+        """Connect a client, and count it."""
+        self.opened += not self.is_down
+        return super().connect(factory)
+
+    def pass_up(self, link: Link, data: bytes) -> bytes:
+        """Pass a request on, or refuse it."""
+        if data.startswith((b"GET ", b"POST ")):
+            self._paths[link] = data.split(b" ", 2)[1].split(b"?")[0].decode()
+        refusal = _REFUSALS.get(self._obstacle(link))
+        if refusal is not None:
+            link.answer(refusal)
+            return b""
+        return data
 
     def pass_down(self, link: Link, data: bytes) -> bytes:
         """Return what of a response comes through."""
         if self.loses and self.loses in data:
             self.loses = b""
             return b""
-        match self.obstacles.get(link.path):
+        match self._obstacle(link):
             case "hold":
                 return b""
             case "mute":
@@ -165,16 +95,8 @@ class Network:
                 return head + end if head.startswith(b"HTTP/") else b""
         return data
 
-    def flush(self) -> bool:
-        """Carry everything, and tell whether there was anything."""
-        moved = [link.flush() for link in self.links]
-        self.links = [link for link in self.links if not link.is_dead]
-        return any(moved)
-
-    def cut(self) -> None:
-        """Cut all connections."""
-        for link in self.links:
-            link.cut()
+    def _obstacle(self, link: Link) -> str:
+        return self.obstacles.get(self._paths.get(link, ""), "")
 
 
 class MemoryTests(SynchronousTestCase):
@@ -232,18 +154,7 @@ class MemoryTests(SynchronousTestCase):
 
     def run_for(self, seconds: float = 0.0) -> None:
         """Let time pass, with all that happens in it."""
-        end = self.clock.seconds() + seconds
-        for _ in range(100_000):
-            if self.network.flush():
-                continue
-            due = [call.getTime() for call in self.clock.getDelayedCalls() if call.getTime() <= end]
-            if not due:
-                break
-            self.clock.advance(max(0.0, min(due) - self.clock.seconds()))
-        else:
-            self.fail("it does not come to rest")
-        self.clock.advance(max(0.0, end - self.clock.seconds()))
-        self.network.flush()
+        self.network.run(self.clock, seconds)
 
     def wait(self, deferred: Deferred[Any], seconds: float = 0.0) -> Any:
         """Return a result that must be there after some time."""
@@ -273,4 +184,4 @@ class MemoryTests(SynchronousTestCase):
 def collector() -> tuple[list[Any], Callable[[Message], None]]:
     """Return a list and a callback that puts the data of messages into it."""
     got: list[Any] = []
-    return got, lambda message: got.append(message.payload.as_object())
+    return got, lambda message: got.append(message.data)
