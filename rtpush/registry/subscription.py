@@ -268,11 +268,10 @@ class Subscription:
 
     def end(self) -> None:
         """Deliver nothing more."""
-        if not self.ended:
-            self._leave_live()
-            self.channel.waiting.pop(self, None)
-            self.stage = Stage.ENDED
-            self._arrived = self._page = None
+        self._leave_live()
+        self.channel.waiting.pop(self, None)
+        self.stage = Stage.ENDED
+        self._arrived = self._page = None
 
     def _leave_live(self) -> None:
         if self.stage is Stage.LIVE:
