@@ -75,7 +75,7 @@ def _operation(name: str) -> dict[str, Any]:
         "operationId": name,
         "summary": call.summary,
         "requestBody": {
-            "required": True,
+            "required": any(field.required for field in msgspec.structs.fields(call.body)),
             "content": _json({"$ref": f"#/components/schemas/{call.body.__name__}"}),
         },
         "responses": {

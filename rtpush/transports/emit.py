@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -32,12 +33,11 @@ class EmitResource(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         body = read_body(request)
-        commands = list(JSON.requests(body))
-        if not commands or len(commands) > _MAX_COMMANDS:
-            raise RtpushError(
-                ErrorCode.BAD_REQUEST, f"there are {len(commands)} commands, expected 1 to {_MAX_COMMANDS}"
-            )
-        single = not body.lstrip().startswith(b"[")
+        # What is too much is not even read.
+        commands = list(islice(JSON.requests(body), _MAX_COMMANDS + 1))
+        if not 1 <= len(commands) <= _MAX_COMMANDS:
+            raise RtpushError(ErrorCode.BAD_REQUEST, f"expected 1 to {_MAX_COMMANDS} commands")
+        single = not body.lstrip(b" \t\r\n").startswith(b"[")
         replies = gatherResults([self._do(command, single) for command in commands], consumeErrors=True)
         return finish_with(request, replies.addCallback(lambda done: answer_json(request, done[0] if single else done)))
 

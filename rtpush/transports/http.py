@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote_to_bytes
 
 import msgspec
 from twisted.internet.defer import Deferred, FirstError
@@ -114,19 +114,25 @@ class PushRequest(server.Request):
     def process(self) -> None:
         if self._too_large:
             limit = self.channel.site.request_bytes
-            error = RtpushError(ErrorCode.MESSAGE_TOO_LARGE, f"the body is too large: expected {limit} bytes at most")
-            self.write(answer_error(self, error))
-            self.finish()
-            return
-        super().process()  # type: ignore[no-untyped-call]
+            self._refuse(
+                RtpushError(ErrorCode.MESSAGE_TOO_LARGE, f"the body is too large: expected {limit} bytes at most")
+            )
+        elif b"%" in self.path and not _is_text(unquote_to_bytes(self.path)):
+            # Files have no such names, but those who look for them there would stumble.
+            self._refuse(_nothing_at(self))
+        else:
+            super().process()  # type: ignore[no-untyped-call]
+
+    def _refuse(self, error: RtpushError) -> None:
+        self.write(answer_error(self, error))
+        self.finish()
 
     def processingFailed(self, reason: Failure) -> Failure:
         self._log.failure("{method} {path} failed", failure=reason, method=self.method, path=self.path)
         if self.startedWriting:
             abort(self)
         else:
-            self.write(answer_error(self, RtpushError(ErrorCode.INTERNAL, "something went wrong here; it was logged")))
-            self.finish()
+            self._refuse(RtpushError(ErrorCode.INTERNAL, "something went wrong here; it was logged"))
         return reason
 
 
@@ -227,6 +233,8 @@ class Endpoint(Resource):
     def render(self, request: server.Request) -> bytes | int:
         try:
             self._check_origin(request)
+            if request.postpath:
+                raise _nothing_at(request)
             if request.method == b"OPTIONS":
                 return self._preflight(request)
             if request.method not in self.methods:
@@ -278,8 +286,20 @@ class NotFound(Endpoint):
         return self
 
     def render(self, request: server.Request) -> bytes | int:
-        path = request.path.decode("latin-1")[:200]
-        return answer_error(request, RtpushError(ErrorCode.NOT_FOUND, f"there is nothing at {path!r}"))
+        return answer_error(request, _nothing_at(request))
+
+
+def _is_text(path: bytes) -> bool:
+    """Tell whether a path is UTF-8 without NUL."""
+    try:
+        return "\0" not in path.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _nothing_at(request: server.Request) -> RtpushError:
+    path = request.path.decode("latin-1")[:200]
+    return RtpushError(ErrorCode.NOT_FOUND, f"there is nothing at {path!r}")
 
 
 def answer_json(request: server.Request, value: Any) -> bytes:
