@@ -42,7 +42,7 @@ lint: $(VENV)/dev.stamp  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-benchmark: $(VENV)/benchmarks.stamp  ## measure this machine
+benchmark: $(VENV)/run.stamp  ## measure this machine
 	@$(BIN)/python -m benchmarks
 
 clean:  ## remove what make has made
@@ -53,7 +53,6 @@ clean:  ## remove what make has made
 $(VENV)/run.stamp: EXTRAS :=
 $(VENV)/test.stamp: EXTRAS := [test]
 $(VENV)/dev.stamp: EXTRAS := [test,lint]
-$(VENV)/benchmarks.stamp: EXTRAS := [benchmarks]
 $(VENV)/%.stamp: $(PACKAGING) | $(BIN)/python
 	$(PIP) --editable ".$(EXTRAS)"
 	@touch $@
