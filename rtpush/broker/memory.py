@@ -7,6 +7,8 @@ gap, never mistaken for a new one.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -26,17 +28,27 @@ from rtpush.protocol.pushes import PresenceEntry
 from rtpush.protocol.recovery import Page, gap_between
 from rtpush.protocol.wheel import TimerWheel
 
-__all__ = ["MemoryBroker", "new_epoch"]
+__all__ = ["Epochs", "MemoryBroker"]
 
 #: Seconds between two looks at what has expired.
 SWEEP_INTERVAL = 1.0
 
-_EPOCH_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
+class Epochs:
+    """
+    Makes the epochs of channels: 8 letters and digits, which nobody can foresee and no other process repeats.
 
-def new_epoch() -> str:
-    """Return a new epoch: 8 letters and digits, by chance."""
-    return "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(8))
+    They follow from the channel and the life that it is in. So one that nothing was published to can be forgotten, and
+    has its epoch again when somebody asks for it: a client that comes back is not told of a gap that is none.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def __call__(self, channel: str, life: int) -> str:
+        """Return the epoch of a channel in a life."""
+        digest = hashlib.blake2s(f"{life} {channel}".encode(), key=self._key, digest_size=5).digest()
+        return base64.b32encode(digest).decode().lower()
 
 
 class _Channel:
@@ -59,7 +71,7 @@ class MemoryBroker:
     """
     Keeps everything in this process.
 
-    :param position_ttl: Seconds for which the position of an idle channel is remembered after its history has expired.
+    :param position_ttl: Seconds for which the position of an idle channel is remembered, if it ever had a message.
     :param idempotency_window: Seconds for which an idempotency key counts.
     """
 
@@ -70,13 +82,15 @@ class MemoryBroker:
         *,
         position_ttl: float,
         idempotency_window: float,
-        make_epoch: Callable[[], str] = new_epoch,
+        make_epoch: Callable[[str, int], str] | None = None,
     ) -> None:
         self._clock = clock
         self._namespaces = namespaces
         self._position_ttl = position_ttl
         self._idempotency_window = idempotency_window
-        self._make_epoch = make_epoch
+        self._make_epoch = make_epoch or Epochs()
+        #: The life that new channels are in: another one since a channel with messages was forgotten.
+        self._life = 0
         self._channels: dict[str, _Channel] = {}
         self._wheel: TimerWheel[str] = TimerWheel(SWEEP_INTERVAL, clock.seconds())
         self._sweeping = LoopingCall(self._sweep)
@@ -157,9 +171,11 @@ class MemoryBroker:
         state = self._channels.get(name)
         if state is None:
             namespace = self._namespaces.of(name)
-            history = History(self._make_epoch(), namespace.history_size, namespace.history_ttl)
-            state = self._channels[name] = _Channel(history, self._clock.seconds())
-            self._schedule(name, state)
+            history = History(self._make_epoch(name, self._life), namespace.history_size, namespace.history_ttl)
+            now = self._clock.seconds()
+            state = self._channels[name] = _Channel(history, now)
+            # At the next sweep it is seen whether there is anything to remember of it.
+            self._wheel.set(name, now)
         return state
 
     def _publish(self, publication: Publication) -> Position | None:
@@ -214,11 +230,12 @@ class MemoryBroker:
             state = self._channels[name]
             dues = [due for due in (state.history.expire(now), self._forget_keys(state, now)) if due is not None]
             if not (state.subscribed or state.present):
-                forgotten = state.used + self._position_ttl
+                forgotten = state.used + (self._position_ttl if state.history.top else 0.0)
                 if forgotten > now:
                     dues.append(forgotten)
                 elif not dues:
                     del self._channels[name]
+                    self._life += state.history.top > 0
                     continue
             # A channel that has nothing to expire is looked at again when something happens to it.
             if dues:

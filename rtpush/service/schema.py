@@ -268,7 +268,7 @@ SECTIONS = (
             Key(
                 "position_ttl",
                 number(1, 10 * _YEAR),
-                "Seconds for which the position of a channel is known after its last use.",
+                "Seconds for which the position of a channel is known after its last message or subscriber.",
             ),
             Key(
                 "idempotency_window",

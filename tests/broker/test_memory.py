@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from rtpush.broker.memory import MemoryBroker, new_epoch
+from rtpush.broker.memory import Epochs, MemoryBroker
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.interfaces import IBroker
 from rtpush.protocol.channel import Namespace, Namespaces
@@ -66,7 +66,7 @@ class MemoryTests(SynchronousTestCase):
         self.successResultOf(self.broker.start(self.receiver))
         self.addCleanup(self.broker.stop)
 
-    def make_epoch(self) -> str:
+    def make_epoch(self, channel: str, life: int) -> str:
         """Return the next epoch."""
         self.epochs += 1
         return f"e{self.epochs}"
@@ -91,7 +91,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_epochs(self) -> None:
         """Epochs are 8 letters and digits that do not repeat, and each channel has its own."""
-        made = {new_epoch() for _ in range(1000)}
+        made = {Epochs()("h:a", 0) for _ in range(998)} | {(epochs := Epochs())("h:b", 0), epochs("h:b", 1)}
         self.assertEqual(len(made), 1000)
         for epoch in made:
             self.assertEqual(len(epoch), 8)
@@ -140,6 +140,16 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(list(held.keys or ()), ["two"])
         self.wait(200)
         self.assertIsNone(held.keys)
+
+    def test_key_between_two_sweeps(self) -> None:
+        """A key does not count a moment longer for not having been swept away yet."""
+        self.wait(0.5, 0.5)
+        self.publish("h:a", key="k")
+        self.clock.advance(self.window - 0.1)
+        self.assertEqual(self.publish("h:a", key="k"), Position("e1", 1))
+        self.clock.advance(0.1)
+        self.assertIn("k", self.broker._channels["h:a"].keys or ())
+        self.assertEqual(self.publish("h:a", key="k"), Position("e1", 2))
 
     def test_channel_is_released(self) -> None:
         """A channel is forgotten when nothing happened to it for the time that positions are remembered."""
@@ -201,6 +211,21 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(len(self.broker), 4)
         self.wait(1001)
         self.assertEqual(len(self.broker), 0)
+
+    def test_unused_is_forgotten_soon(self) -> None:
+        """Of a channel without a message nothing is kept, and yet whoever comes back to it misses nothing."""
+        self.broker = MemoryBroker(self.clock, NAMESPACES, position_ttl=1000.0, idempotency_window=300.0)
+        self.broker.start(self.receiver)
+        before = self.history("h:a").top
+        self.wait(2)
+        self.assertEqual(len(self.broker), 0)
+        self.assertEqual(self.history("h:a", before), Page([], before))
+        published = self.publish("h:a")
+        self.assertEqual(published, Position(before.epoch, 1))
+        self.wait(1002)
+        self.assertEqual(len(self.broker), 0)
+        self.assertIs(self.history("h:a", published).gap, Gap.EPOCH_CHANGED)
+        self.broker.stop()
 
     def test_new_epoch_after_forgetting(self) -> None:
         """A channel that was forgotten begins anew, and an old position is a gap, not a place in it."""
