@@ -44,8 +44,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_answered",
-        "_awaiting",
+        "_asked",
+        "_heard",
         "_outbox",
         "duplex",
         "id",
@@ -79,10 +79,10 @@ class Connection:
         self.subscriptions: dict[str, Subscription] = {}
         self.order: list[Subscription] = []
         self._outbox: Outbox | None = None
-        #: Whether something was heard since the last heartbeat.
-        self._answered = True
-        #: Whether the grace after a heartbeat is running.
-        self._awaiting = False
+        #: When something was heard last.
+        self._heard = self.since
+        #: When the peer was asked for a sign of life that it has not been seen to give.
+        self._asked: float | None = None
 
     # What transports call
 
@@ -94,7 +94,7 @@ class Connection:
 
     def heard(self) -> None:
         """Something came from the peer."""
-        self._answered = True
+        self._heard = self.node.clock.seconds()
 
     def closing(self) -> None:
         """The transport has begun to close."""
@@ -269,20 +269,27 @@ class Connection:
         """The deadline that was set last has passed."""
         if self.state is State.CLOSING:
             self.abort()
-        elif self._awaiting and not self._answered:
-            self.disconnect(Disconnect.SLOW_READER if self.paused else Disconnect.NO_HEARTBEAT)
-        elif self._awaiting:
-            self._awaiting = False
+        elif self._asked is None:
+            self._ask()
+        elif self._heard >= self._asked:
+            self._asked = None
             self._beat_in(max(self.interval - self.node.heartbeat_grace, 0.0))
+        elif (left := self._heard + self.interval + self.node.heartbeat_grace - self.node.clock.seconds()) > 0:
+            # A client need not answer at once, if it says something often enough by itself.
+            self._beat_in(left)
         else:
-            self._answered = False
-            self._awaiting = self.duplex or self.paused
-            if self.paused:
-                # One that has not read for a whole interval will not.
-                self._beat_in(self.interval)
-            else:
-                self._beat_in(self.node.heartbeat_grace if self.duplex else self.interval)
-                self.sink.heartbeat()
+            self.disconnect(Disconnect.SLOW_READER if self.paused else Disconnect.NO_HEARTBEAT)
+
+    def _ask(self) -> None:
+        """Show the peer that this side lives, and see later whether it does."""
+        if self.duplex or self.paused:
+            self._asked = self.node.clock.seconds()
+        if self.paused:
+            # One that has not read for a whole interval will not.
+            self._beat_in(self.interval)
+        else:
+            self._beat_in(self.node.heartbeat_grace if self.duplex else self.interval)
+            self.sink.heartbeat()
 
     # IPushProducer: the transport's back-pressure
 
@@ -303,7 +310,7 @@ class Connection:
             if self.paused:
                 self._outbox = waiting
                 return
-        self._answered = True
+        self.heard()
         self.sink.resume_reading()
         for subscription in list(self.subscriptions.values()):
             subscription.resume()

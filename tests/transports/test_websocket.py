@@ -414,7 +414,9 @@ class HeartbeatTests(SocketTestCase):
         ws = self.socket("/ws?channel=demo:a")
         self.pump(23)
         self.assertEqual([each.opcode for each in ws.frames()][-1], PING)
-        self.pump(10)
+        self.pump(16)
+        self.assertEqual(ws.frames(), [])
+        self.pump(1.5)
         *told, closing = ws.frames()
         self.assertEqual((closing.opcode, closing.code, closing.reason), (CLOSE, 4001, "no_heartbeat"))
         pushed = json.loads(told[-1].payload)["disconnect"]
@@ -424,6 +426,18 @@ class HeartbeatTests(SocketTestCase):
         self.pump(5.5)
         self.assertTrue(ws.client.wire.aborted)
         self.assert_nobody()
+
+    def test_client_that_speaks_by_itself(self) -> None:
+        """A client that answers no ping, but says something in every interval, stays."""
+        for chance in (0.0, 0.5, 0.999):
+            self.chance = chance
+            ws = self.socket()
+            for _ in range(5):
+                self.pump(30)
+                ws.send(frame(TEXT, b'{"ping": {}}'))
+                self.assertFalse(ws.closed)
+                self.assertEqual({each.opcode for each in ws.frames()} - {PING}, set())
+            ws.lose()
 
     def test_seen_in_time(self) -> None:
         """Whenever a peer dies, that is seen within an interval and the grace."""
