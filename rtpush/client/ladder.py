@@ -72,6 +72,9 @@ class Ladder:
         """
         if lived >= self._short_life:
             self._short_lives.pop(self._current, None)
+            if self._current == self._rungs[0]:
+                # All is well again: the next climb is not to wait for what went wrong before.
+                self._climbs = 0
             return
         lives = self._short_lives.get(self._current, 0) + 1
         self._short_lives[self._current] = min(lives, self._patience - 1)

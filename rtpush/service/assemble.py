@@ -128,6 +128,8 @@ class _Files(File):
         answer: bytes | int = super().render_GET(request)  # type: ignore[no-untyped-call]
         return answer
 
+    render_HEAD = render_GET
+
     def directoryListing(self) -> Resource:
         return NotFound(self._origins)
 

@@ -75,6 +75,16 @@ class LadderTests(SynchronousTestCase):
             self.ladder.lost(1.0)
         self.assertEqual(self.ladder.climb_delay, 120.0)
 
+    def test_long_life_at_the_top(self) -> None:
+        """Climbs that failed delay no more once the best one has lived long; on a lower one they still do."""
+        self.ladder.climb_failed()
+        self.ladder.opened("sse")
+        self.ladder.lost(100.0)
+        self.assertEqual(self.ladder.climb_delay, 120.0)
+        self.ladder.opened("websocket")
+        self.ladder.lost(100.0)
+        self.assertEqual(self.ladder.climb_delay, 60.0)
+
     def test_offer(self) -> None:
         """Of a new list, what worked is kept if it is there; else the best is next."""
         self.ladder.opened("sse")

@@ -50,6 +50,7 @@ class PayloadTests(SynchronousTestCase):
             self.assertEqual(value, json.loads(payload.data))
         else:
             self.assertEqual(value, payload.data.decode() if payload.kind is Kind.TEXT else payload.data)
+        self.assertEqual(Message("a", payload).data, value)
 
 
 class EventNameTests(SynchronousTestCase):
