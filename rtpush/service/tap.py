@@ -115,8 +115,6 @@ class PushService(Service):
     def stopService(self) -> Deferred[None]:
         """Accept nobody any more, tell all clients to come back, and end."""
         super().stopService()  # type: ignore[no-untyped-call]
-        # What ended as it was asked to has not failed: twistd would end by the signal itself.
-        reactor._exitSignal = None  # type: ignore[attr-defined]
         node = self._node
         for port in self._ports:
             port.stopListening()
