@@ -64,15 +64,15 @@ class Choice:
     excluded: list[tuple[str, str]]
 
 
-def choose(
-    direction: Direction, *, offered: Sequence[str], supported: Collection[str], http_1_1: bool = True
-) -> Choice:
+def choose(direction: Direction, *, offered: Sequence[str], supported: Collection[str]) -> Choice:
     """
     Rank the transports for a client.
 
+    What the network between lets through is not guessed: a proxy may treat each route in another way, and the client
+    finds out in seconds.
+
     :param offered: What this server has switched on.
     :param supported: What the client can do.
-    :param http_1_1: Whether the request came over HTTP/1.1 or newer: an older hop on the way cannot upgrade.
     """
     ranked: list[tuple[str, str]] = []
     excluded: list[tuple[str, str]] = []
@@ -83,8 +83,6 @@ def choose(
             excluded.append((name, "switched off on this server"))
         elif name not in supported:
             excluded.append((name, "not among those that the client can do"))
-        elif name == "websocket" and not http_1_1:
-            excluded.append((name, "the request came over HTTP/1.0, which cannot be upgraded"))
         elif name in unranked:
             excluded.append((name, unranked[name]))
         else:

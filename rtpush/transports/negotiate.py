@@ -56,12 +56,7 @@ class NegotiateResource(Endpoint):
             raise RtpushError(
                 ErrorCode.BAD_REQUEST, f"transports has {unknown[0][:40]!r}, expected some of {', '.join(TRANSPORTS)}"
             )
-        choice = choose(
-            direction,
-            offered=self._transports,
-            supported=supported,
-            http_1_1=request.clientproto != b"HTTP/1.0",
-        )
+        choice = choose(direction, offered=self._transports, supported=supported)
         node = self._node
         return answer_json(
             request,

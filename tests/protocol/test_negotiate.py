@@ -11,10 +11,10 @@ from rtpush.protocol.negotiate import TRANSPORTS, Direction, choose
 _some = st.lists(st.sampled_from(TRANSPORTS), unique=True)
 
 
-def ranked(direction: Direction, *, without: tuple[str, ...] = (), http_1_1: bool = True) -> list[str]:
+def ranked(direction: Direction, *, without: tuple[str, ...] = ()) -> list[str]:
     """Return the order for a client that can do everything but some."""
     supported = [name for name in TRANSPORTS if name not in without]
-    choice = choose(direction, offered=TRANSPORTS, supported=supported, http_1_1=http_1_1)
+    choice = choose(direction, offered=TRANSPORTS, supported=supported)
     return [name for name, _ in choice.ranked]
 
 
@@ -27,21 +27,10 @@ class NegotiateTests(SynchronousTestCase):
         self.assertEqual(ranked(Direction.PUSH), ["sse", "websocket", "longpoll"])
         self.assertEqual(ranked(Direction.RARE), ["shortpoll", "sse", "longpoll"])
 
-    def test_old_hop(self) -> None:
-        """Over HTTP/1.0 there is no WebSocket, and the client is told why."""
-        self.assertEqual(ranked(Direction.DUPLEX, http_1_1=False), ["sse", "longpoll"])
-        choice = choose(Direction.PUSH, offered=TRANSPORTS, supported=TRANSPORTS, http_1_1=False)
-        self.assertIn("HTTP/1.0", dict(choice.excluded)["websocket"])
-
     def test_better_than_nothing(self) -> None:
         """A client that can do nothing but what is not ranked gets that."""
         self.assertEqual(ranked(Direction.DUPLEX, without=("websocket", "sse", "longpoll")), ["shortpoll"])
         self.assertEqual(ranked(Direction.RARE, without=("shortpoll", "sse", "longpoll")), ["websocket"])
-
-    def test_impossible(self) -> None:
-        """But not if it cannot be: there is no upgrade over HTTP/1.0."""
-        only = ("shortpoll", "sse", "longpoll")
-        self.assertEqual(ranked(Direction.RARE, without=only, http_1_1=False), [])
 
     def test_reasons_of_exclusion(self) -> None:
         """Whoever is missing is told whether the server or the client cannot do it."""
@@ -52,13 +41,13 @@ class NegotiateTests(SynchronousTestCase):
         choice = choose(Direction.DUPLEX, offered=TRANSPORTS, supported=["websocket"])
         self.assertIn("the client can do", dict(choice.excluded)["sse"])
 
-    @given(st.sampled_from(Direction), _some, _some, st.booleans())
-    def test_complete(self, direction: Direction, offered: list[str], supported: list[str], http_1_1: bool) -> None:
+    @given(st.sampled_from(Direction), _some, _some)
+    def test_complete(self, direction: Direction, offered: list[str], supported: list[str]) -> None:
         """Each transport is ranked or excluded, once and with a reason; only what both can do is ranked."""
-        choice = choose(direction, offered=offered, supported=supported, http_1_1=http_1_1)
+        choice = choose(direction, offered=offered, supported=supported)
         named = [name for name, _ in (*choice.ranked, *choice.excluded)]
         self.assertEqual(sorted(named), sorted(TRANSPORTS))
         self.assertTrue(all(reason for _, reason in (*choice.ranked, *choice.excluded)))
-        possible = set(offered) & set(supported) - (set() if http_1_1 else {"websocket"})
+        possible = set(offered) & set(supported)
         self.assertLessEqual({name for name, _ in choice.ranked}, possible)
         self.assertEqual(bool(choice.ranked), bool(possible))
