@@ -33,6 +33,7 @@ from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
 from rtpush.registry.subscription import Since
 from rtpush.transports.commands import perform
+from rtpush.transports.direct import write_now
 from rtpush.transports.following import MAX_INFO_BYTES, Following, follow
 from rtpush.transports.handshake import Deflate
 from rtpush.transports.http import error_of
@@ -163,7 +164,7 @@ class PushWebSocket(WebSocketServerProtocol):
 
     def write(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:
-            self.transport.write(data)
+            write_now(self.transport, data)
 
     def heartbeat(self) -> None:
         self.write(PING_FRAME)
