@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.protocol.commands import Publication, Publish, RawField, Request, _Frame, json_payload, publication
+from rtpush.protocol.commands import Publication, Publish, RawField, Request, Frame, json_payload, publication
 from rtpush.protocol.message import Kind, Message, Payload, envelope_json, envelope_object
 
 __all__ = ["JSON", "MSGPACK", "BadCommand", "Codec"]
@@ -74,7 +74,7 @@ class Codec(ABC):
             return
         for item in (data,) if items is None else items:
             try:
-                yield Request.of(self.decode(bytes(item), _Frame))
+                yield Request.of(self.decode(bytes(item), Frame))
             except RtpushError as error:
                 try:
                     id_ = self.decode(bytes(item), _Id).id

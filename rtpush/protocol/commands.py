@@ -17,6 +17,7 @@ __all__ = [
     "MAX_NESTING",
     "Command",
     "Connect",
+    "Frame",
     "HistoryQuery",
     "Ping",
     "PresenceQuery",
@@ -105,7 +106,9 @@ class Refresh(_Fields):
 Command = Connect | Subscribe | Unsubscribe | Publish | HistoryQuery | PresenceQuery | Ping | Refresh
 
 
-class _Frame(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Frame(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A command as it comes: an id, and one of these."""
+
     id: int | None = None
     connect: Connect | None = None
     subscribe: Subscribe | None = None
@@ -117,7 +120,7 @@ class _Frame(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     refresh: Refresh | None = None
 
 
-_COMMANDS = tuple(name for name in _Frame.__struct_fields__ if name != "id")
+_COMMANDS = tuple(name for name in Frame.__struct_fields__ if name != "id")
 
 
 @attrs.frozen(slots=True)
@@ -134,7 +137,7 @@ class Request:
     command: Command
 
     @classmethod
-    def of(cls, frame: _Frame) -> Request:
+    def of(cls, frame: Frame) -> Request:
         """
         Take the one command out of a frame.
 
