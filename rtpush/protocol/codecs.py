@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.protocol.commands import Publication, Publish, RawField, Request, Frame, json_payload, publication
+from rtpush.protocol.commands import Frame, Publication, Publish, RawField, Request, json_payload, publication
 from rtpush.protocol.message import Kind, Message, Payload, envelope_json, envelope_object
 
 __all__ = ["JSON", "MSGPACK", "BadCommand", "Codec"]

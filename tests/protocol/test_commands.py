@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.protocol.commands import MAX_NESTING, Ping, Publish, Request, Subscribe, _Frame, json_payload, publication
+from rtpush.protocol.commands import MAX_NESTING, Frame, Ping, Publish, Request, Subscribe, json_payload, publication
 from rtpush.protocol.message import Kind, Payload
 from tests.protocol.strategies import json_texts, texts
 
@@ -149,19 +149,19 @@ class RequestTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """The command is taken out, with its name."""
-        request = Request.of(_Frame(id=7, ping=Ping()))
+        request = Request.of(Frame(id=7, ping=Ping()))
         self.assertEqual((request.id, request.name, request.command), (7, "ping", Ping()))
 
     def test_none_or_two(self) -> None:
         """Any other number of commands is refused, and those that were there are named."""
-        for frame, got in ((_Frame(id=1), "none"), (_Frame(ping=Ping(), subscribe=Subscribe(channel="a")), "ping")):
+        for frame, got in ((Frame(id=1), "none"), (Frame(ping=Ping(), subscribe=Subscribe(channel="a")), "ping")):
             error = self.assertRaises(RtpushError, Request.of, frame)
             self.assertIs(error.kind, ErrorCode.BAD_REQUEST)
             self.assertIn(got, error.message)
 
     def test_id(self) -> None:
         """An id is a positive integer, or is not there."""
-        self.assertIsNone(Request.of(_Frame(ping=Ping())).id)
+        self.assertIsNone(Request.of(Frame(ping=Ping())).id)
         for id_ in (0, -1):
-            error = self.assertRaises(RtpushError, Request.of, _Frame(id=id_, ping=Ping()))
+            error = self.assertRaises(RtpushError, Request.of, Frame(id=id_, ping=Ping()))
             self.assertIn(f"id is {id_}", error.message)
