@@ -293,7 +293,11 @@ NAMESPACE = SectionType(
         Key("subscribe", member(Access), "Who may subscribe: anyone or server."),
         Key("publish", member(Access), "Who may publish: anyone, or server (the server API only)."),
         Key("presence", boolean(), "Whether the connections of a channel can be listed."),
-        Key("join_leave", boolean(), "Whether subscribers hear of others that come and go."),
+        Key(
+            "join_leave",
+            boolean(),
+            "Whether subscribers hear of others that come and go: for small channels, since each is a message to all.",
+        ),
         Key(
             "slow_reader",
             member(SlowReader),

@@ -313,4 +313,4 @@ class SchemaTests(SynchronousTestCase):
         self.assertEqual((prod.api, prod.server.demo, prod.server.echo), (config.Api(), False, False))
         self.assertEqual(prod.server.allowed_origins, ())
         self.assertEqual((dev.api.open, dev.server.demo, dev.server.echo), (True, True, True))
-        self.assertEqual([namespace.name for namespace in dev.namespaces], ["demo", "default"])
+        self.assertEqual([namespace.name for namespace in dev.namespaces], ["demo", "room", "default"])
