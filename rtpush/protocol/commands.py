@@ -30,6 +30,7 @@ __all__ = [
     "Unsubscribe",
     "json_payload",
     "publication",
+    "read_json",
 ]
 
 #: How deep arrays and objects of a payload may be nested; deeper ones overflow the stack of many a JSON reader.
@@ -174,11 +175,12 @@ class Publication:
         return Message(self.channel, self.payload, self.event)
 
 
-def json_payload(raw: bytes) -> Payload:
+def read_json(raw: bytes, what: str) -> Any:
     """
-    Make a payload of a JSON text: a string becomes text, anything else is kept as it was written.
+    Read a JSON text that others will have to read too.
 
-    :param raw: One JSON value, known to be well-formed UTF-8.
+    :param raw: One JSON value, in UTF-8.
+    :param what: What the error calls it.
     :raises RtpushError: ``bad_request`` if it cannot be read (numbers out of range, lone surrogates, nested too deep).
     """
     if raw.count(b"[") + raw.count(b"{") > MAX_NESTING:
@@ -187,13 +189,23 @@ def json_payload(raw: bytes) -> Payload:
             if match[1]:
                 depth += 1
                 if depth > MAX_NESTING:
-                    raise RtpushError(ErrorCode.BAD_REQUEST, f"data is nested deeper than {MAX_NESTING}")
+                    raise RtpushError(ErrorCode.BAD_REQUEST, f"{what} is nested deeper than {MAX_NESTING}")
             elif match[0][:1] != b'"':
                 depth -= 1
     try:
-        value: Any = _decode_json(raw)
+        return _decode_json(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RtpushError(ErrorCode.BAD_REQUEST, f"data is not JSON that can be carried: {error}") from None
+        raise RtpushError(ErrorCode.BAD_REQUEST, f"{what} is not JSON that can be carried: {error}") from None
+
+
+def json_payload(raw: bytes) -> Payload:
+    """
+    Make a payload of a JSON text: a string becomes text, anything else is kept as it was written.
+
+    :param raw: One JSON value, known to be well-formed UTF-8.
+    :raises RtpushError: ``bad_request`` if it cannot be read; see :func:`read_json`.
+    """
+    value = read_json(raw, "data")
     if isinstance(value, str):
         return Payload(value.encode(), Kind.TEXT)
     return Payload(bytes(raw), Kind.JSON)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import attrs
-import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.channel import Access, Namespaces
+from rtpush.protocol.commands import read_json
 from rtpush.protocol.lifecycle import State
 from rtpush.protocol.position import BadCursor, Position, parse_cursor
 from rtpush.protocol.pushes import Subscribed
@@ -86,10 +86,7 @@ def checked_info(text: str | None) -> bytes:
     if len(info) > MAX_INFO_BYTES:
         raise RtpushError(ErrorCode.BAD_REQUEST, f"info has {len(info)} bytes, expected {MAX_INFO_BYTES} at most")
     if info:
-        try:
-            msgspec.json.decode(info)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise RtpushError(ErrorCode.BAD_REQUEST, f"info is not JSON: {error}") from None
+        read_json(info, "info")
     return info
 
 
