@@ -173,7 +173,8 @@ class Network:
         """
         Let time pass, with all that happens in it.
 
-        :raises AssertionError: if it does not come to rest.
+        :raises AssertionError: if client and server go on talking without an end. (What calls itself again by
+            ``callLater(0)`` is not seen: the clock itself does not come back from that.)
         """
         end = clock.seconds() + seconds
         for _ in range(_MAX_STEPS):
@@ -249,7 +250,7 @@ class InMemoryServer:
         """
         Let time pass, and everything happen that is due in it, until all is at rest.
 
-        :raises AssertionError: if it does not come to rest.
+        :raises AssertionError: if client and server go on talking without an end.
         """
         self.network.run(self.clock, seconds)
 

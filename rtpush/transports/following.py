@@ -17,7 +17,7 @@ from rtpush.registry.connection import Connection
 from rtpush.registry.subscription import Since
 from rtpush.transports.http import Query, answer_error, error_of
 
-__all__ = ["MAX_INFO_BYTES", "Following", "checked_info", "follow", "refuse"]
+__all__ = ["Following", "checked_info", "follow", "read_since", "refuse"]
 
 #: The most that a client may say of itself.
 MAX_INFO_BYTES = 4096
@@ -47,13 +47,7 @@ class Following:
             raise RtpushError(ErrorCode.BAD_REQUEST, "there is no channel: expected ?channel=NAME")
         if len(set(channels)) < len(channels):
             raise RtpushError(ErrorCode.BAD_REQUEST, "a channel is named twice")
-        since = Since.NOW
-        wanted = query.one("since")
-        if wanted is not None:
-            if wanted not in (Since.EARLIEST.value, Since.NOW.value):
-                raise RtpushError(ErrorCode.BAD_REQUEST, f"since is {wanted[:40]!r}, expected earliest or now")
-            since = Since(wanted)
-        starts: list[Position | Since] = [since] * len(channels)
+        starts: list[Position | Since] = [read_since(query.one("since"))] * len(channels)
         cursor = (request.getHeader(b"last-event-id") or b"").decode("latin-1") or query.one(
             "cursor", "last_event_id", "lastEventID"
         )
@@ -63,7 +57,7 @@ class Following:
             except BadCursor as error:
                 raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
             starts = [Since.NOW if position is None else position for position in positions]
-        return cls(channels, starts, checked_info(query.one("info")))
+        return cls(channels, starts, checked_info((query.one("info") or "").encode()))
 
     def check(self, namespaces: Namespaces) -> None:
         """
@@ -76,13 +70,26 @@ class Following:
                 raise RtpushError(ErrorCode.PERMISSION_DENIED, f"clients may not subscribe to {channel!r}")
 
 
-def checked_info(text: str | None) -> bytes:
+def read_since(text: str | None) -> Since:
+    """
+    Read where a subscription without a position begins: at now, if nothing is said.
+
+    :raises RtpushError: ``bad_request`` if it is neither ``earliest`` nor ``now``.
+    """
+    if text is None:
+        return Since.NOW
+    try:
+        return Since(text)
+    except ValueError:
+        raise RtpushError(ErrorCode.BAD_REQUEST, f"since is {text[:40]!r}, expected earliest or now") from None
+
+
+def checked_info(info: bytes) -> bytes:
     """
     Check what a client says of itself.
 
     :raises RtpushError: ``bad_request`` if it is not JSON, or too long.
     """
-    info = (text or "").encode()
     if len(info) > MAX_INFO_BYTES:
         raise RtpushError(ErrorCode.BAD_REQUEST, f"info has {len(info)} bytes, expected {MAX_INFO_BYTES} at most")
     if info:

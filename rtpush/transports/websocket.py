@@ -34,7 +34,7 @@ from rtpush.registry.connection import Connection
 from rtpush.registry.subscription import Since
 from rtpush.transports.commands import perform
 from rtpush.transports.direct import write_now
-from rtpush.transports.following import MAX_INFO_BYTES, Following, follow
+from rtpush.transports.following import Following, checked_info, follow, read_since
 from rtpush.transports.handshake import Deflate
 from rtpush.transports.http import error_of
 
@@ -226,13 +226,8 @@ class CommandWebSocket(PushWebSocket):
     def _connect(self, request: Request, connect: Connect) -> None:
         if connect.token is not None:
             raise RtpushError(ErrorCode.UNAUTHORIZED, "this server takes no tokens: connect without one")
-        info = self.codec.json(connect.info)
-        if len(info) > MAX_INFO_BYTES:
-            raise RtpushError(
-                ErrorCode.BAD_REQUEST, f"info has {len(info)} bytes, expected {MAX_INFO_BYTES} at most"
-            )
         connection = self.connection
-        connection.info = info
+        connection.info = checked_info(self.codec.json(connect.info))
         content = {
             "connection": connection.id,
             "node": connection.node.name,
@@ -242,13 +237,7 @@ class CommandWebSocket(PushWebSocket):
         connection.deliver(self.form.object(_with_id(request.id, "connect", content)))
 
     def _subscribe(self, request: Request, subscribe: Subscribe) -> None:
-        since: Position | Since = Since.NOW
-        if subscribe.since is not None:
-            if subscribe.since not in (Since.EARLIEST.value, Since.NOW.value):
-                raise RtpushError(
-                    ErrorCode.BAD_REQUEST, f"since is {subscribe.since[:40]!r}, expected earliest or now"
-                )
-            since = Since(subscribe.since)
+        since: Position | Since = read_since(subscribe.since)
         if subscribe.cursor is not None and subscribe.cursor != "-":
             try:
                 since = Position.parse(subscribe.cursor)
