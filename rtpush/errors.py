@@ -67,6 +67,7 @@ class Disconnect(enum.Enum):
 
     INTERNAL_ERROR = (1011, True)
     SERVICE_RESTART = (1012, True)
+    TRY_AGAIN_LATER = (1013, True)
     SLOW_READER = (4000, True)
     NO_HEARTBEAT = (4001, True)
     GAP = (4002, True)

@@ -9,13 +9,14 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from rtpush.protocol.cluster import Answers, NodeStatus
     from rtpush.protocol.commands import Publication
     from rtpush.protocol.message import Message
     from rtpush.protocol.position import Position
     from rtpush.protocol.pushes import PresenceEntry
     from rtpush.protocol.recovery import Page
 
-__all__ = ["IBroker", "IBrokerReceiver", "IHealthCheck", "IPresence", "ISink"]
+__all__ = ["IBroker", "IBrokerReceiver", "ICluster", "IHealthCheck", "IPresence", "ISink"]
 
 
 class IBrokerReceiver(Interface):
@@ -29,11 +30,25 @@ class IBrokerReceiver(Interface):
     def received(message: Message) -> None:
         """Take a message of a channel that this node is subscribed to."""
 
+    def compared(channel: str, top: Position) -> None:
+        """
+        Hear the newest position of a channel that this node is subscribed to, at a time when messages up to it may have
+        been dropped, or when history that could not be read may be readable again.
+
+        What was not received is in history; if ``top`` is of another epoch, history began again.
+        """
+
     def joined(channel: str, entry: PresenceEntry) -> None:
         """Hear that a connection joined a channel that this node is subscribed to. At most once."""
 
     def left(channel: str, entry: PresenceEntry) -> None:
         """Hear that a connection left a channel that this node is subscribed to. At most once."""
+
+    def status() -> bytes:
+        """Return what the other nodes are to know of this one: a JSON object."""
+
+    def asked(question: bytes) -> Deferred[bytes]:
+        """Answer what another node asks by :meth:`ICluster.ask`. A failure is no answer."""
 
 
 class IBroker(Interface):
@@ -90,6 +105,20 @@ class IPresence(Interface):
 
     def presence(channel: str) -> Deferred[Sequence[PresenceEntry]]:
         """List the connections in a channel."""
+
+
+class ICluster(Interface):
+    """
+    A broker that knows the other nodes.
+
+    Both methods may fail with :class:`rtpush.errors.RtpushError` ``unavailable``.
+    """
+
+    def nodes() -> Deferred[Sequence[NodeStatus]]:
+        """Tell what the other nodes that live have said of themselves, in the order of their names."""
+
+    def ask(question: bytes) -> Deferred[Answers]:
+        """Ask all other nodes that live; the result is there when all have answered, or those that do in time have."""
 
 
 class IHealthCheck(Interface):

@@ -6,16 +6,18 @@ The calls of the server API: their bodies, their results, and what they do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-import rtpush
 from rtpush.errors import Disconnect, ErrorCode, RtpushError, reconnects
 from rtpush.protocol.channel import Access
+from rtpush.protocol.cluster import NodeStatus
 from rtpush.protocol.codecs import JSON
 from rtpush.protocol.commands import HistoryQuery, PresenceQuery, Publish, RawField
 from rtpush.protocol.lifecycle import State
@@ -23,7 +25,12 @@ from rtpush.registry.connection import Connection
 from rtpush.registry.node import Node
 from rtpush.transports.commands import error_reply, history_result, presence_result, publish_result
 
-__all__ = ["CALLS", "Call"]
+__all__ = ["CALLS", "OTHERS", "Call"]
+
+#: What stands for the ids of other nodes where it is not known which there are.
+OTHERS = "*"
+
+_log = Logger()
 
 _MAX_LISTED = 10_000
 _MAX_BATCH = 10_000
@@ -31,7 +38,7 @@ _MAX_BATCH = 10_000
 B = TypeVar("B", bound=msgspec.Struct)
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What all bodies have in common: a misspelt field is an error, not a silence."""
 
 
@@ -53,13 +60,13 @@ class Broadcast(_Body):
 
 
 class ListChannels(_Body):
-    """List the channels of this node that have subscribers; ``*`` in the pattern stands for any characters."""
+    """List the channels that have subscribers; ``*`` in the pattern stands for any characters."""
 
     pattern: str | None = None
 
 
 class ListConnections(_Body):
-    """List connections of this node."""
+    """List connections, those of the node that is asked first."""
 
     channel: str | None = None
     transport: str | None = None
@@ -100,13 +107,18 @@ class Call(Generic[B]):
     :ivar body: The shape of its body.
     :ivar result: The shape of its result, as JSON Schema.
     :ivar summary: One line for the API's description.
-    :ivar perform: Does it; fails or raises with :class:`RtpushError`.
+    :ivar perform: Does it on this node; fails or raises with :class:`RtpushError`.
+    :ivar merge: Makes one result of those of all nodes, this one's first; :obj:`None` for a call that is not done on
+        each node.
+    :ivar changes: Whether it does more than to look: then it must not succeed if other nodes were not asked.
     """
 
     body: type[B]
     result: dict[str, Any]
     summary: str
     perform: Callable[[Node, B], Deferred[dict[str, Any]]]
+    merge: Callable[[B, list[dict[str, Any]]], dict[str, Any]] | None = None
+    changes: bool = False
 
 
 def _publish(node: Node, body: Publish) -> Deferred[dict[str, Any]]:
@@ -165,6 +177,14 @@ def _channels(node: Node, body: ListChannels) -> Deferred[dict[str, Any]]:
     return succeed({"channels": listed})
 
 
+def _merge_channels(body: ListChannels, results: list[dict[str, Any]]) -> dict[str, Any]:
+    subscribers: dict[str, int] = {}
+    for result in results:
+        for name, channel in result["channels"].items():
+            subscribers[name] = subscribers.get(name, 0) + channel["subscribers"]
+    return {"channels": {name: {"subscribers": count} for name, count in subscribers.items()}}
+
+
 def _matcher(pattern: str) -> Callable[[str], bool]:
     """Return what tells whether a name matches a pattern, in a time that does not depend on how many stars it has."""
     first, *rest = pattern.split("*")
@@ -197,6 +217,7 @@ def _connections(node: Node, body: ListConnections) -> Deferred[dict[str, Any]]:
     listed = [
         {
             "connection": connection.id,
+            "node": node.name,
             "transport": connection.transport,
             "state": connection.state.value,
             "channels": list(connection.subscriptions),
@@ -207,6 +228,11 @@ def _connections(node: Node, body: ListConnections) -> Deferred[dict[str, Any]]:
         for connection in found[: body.limit]
     ]
     return succeed({"connections": listed, "total": len(found)})
+
+
+def _merge_connections(body: ListConnections, results: list[dict[str, Any]]) -> dict[str, Any]:
+    listed = [connection for result in results for connection in result["connections"]]
+    return {"connections": listed[: body.limit], "total": sum(result["total"] for result in results)}
 
 
 def _of_channel(node: Node, channel: str | None) -> list[Connection]:
@@ -249,24 +275,37 @@ def _unsubscribe(node: Node, body: UnsubscribeBody) -> Deferred[dict[str, Any]]:
     return succeed({"unsubscribed": sum(ended)})
 
 
+def _count(field: str) -> Callable[[msgspec.Struct, list[dict[str, Any]]], dict[str, Any]]:
+    """Return what adds up the numbers in a field."""
+    return lambda body, results: {field: sum(result[field] for result in results)}
+
+
 def _info(node: Node, body: InfoBody) -> Deferred[dict[str, Any]]:
-    transports: dict[str, int] = {}
-    for connection in node.connections.values():
-        transports[connection.transport] = transports.get(connection.transport, 0) + 1
-    return succeed(
-        {
-            "nodes": [
-                {
-                    "node": node.name,
-                    "version": rtpush.__version__,
-                    "uptime": round(node.clock.seconds() - node.started, 3),
-                    "connections": len(node.connections),
-                    "transports": transports,
-                    "channels": len(node.channels),
-                }
-            ]
-        }
-    )
+    own = {**msgspec.json.decode(node.status()), "seen": 0.0}
+    if node.cluster is None:
+        return succeed({"nodes": [own]})
+    others: Deferred[Any] = node.cluster.nodes()
+    return others.addCallbacks(_with_others, _alone, callbackArgs=(own,), errbackArgs=(own,))
+
+
+def _with_others(found: Sequence[NodeStatus], own: dict[str, Any]) -> dict[str, Any]:
+    nodes, missing = [own], []
+    for each in found:
+        try:
+            told = msgspec.json.decode(each.status, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            _log.error("what node {id} says of itself cannot be read: {error}", id=each.id, error=error)
+            missing.append(each.id)
+        else:
+            nodes.append({**told, "id": each.id, "seen": round(each.age, 3)})
+    return {"nodes": nodes, "missing": missing} if missing else {"nodes": nodes}
+
+
+def _alone(failure: Failure, own: dict[str, Any]) -> dict[str, Any]:
+    error = failure.value
+    if not isinstance(error, RtpushError) or error.kind is not ErrorCode.UNAVAILABLE:
+        failure.raiseException()
+    return {"nodes": [own], "missing": [OTHERS]}
 
 
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -293,6 +332,12 @@ _RESPONSES = _object(
         )
     }
 )
+_MISSING = {
+    "missing": {
+        **_array(_STRING),
+        "description": "Only there if other nodes are not in the result: their ids, or * for all that there may be.",
+    }
+}
 _COUNTS = {"type": "object", "additionalProperties": _INTEGER}
 
 #: All calls, by the last part of their path.
@@ -316,9 +361,12 @@ CALLS: dict[str, Call[Any]] = {
     ),
     "channels": Call(
         ListChannels,
-        _object({"channels": {"type": "object", "additionalProperties": _object({"subscribers": _INTEGER})}}),
+        _object(
+            {"channels": {"type": "object", "additionalProperties": _object({"subscribers": _INTEGER})}}, _MISSING
+        ),
         "List the channels that have subscribers",
         _channels,
+        _merge_channels,
     ),
     "connections": Call(
         ListConnections,
@@ -328,6 +376,7 @@ CALLS: dict[str, Call[Any]] = {
                     _object(
                         {
                             "connection": _STRING,
+                            "node": _STRING,
                             "transport": _STRING,
                             "state": _STRING,
                             "channels": _array(_STRING),
@@ -338,16 +387,28 @@ CALLS: dict[str, Call[Any]] = {
                     )
                 ),
                 "total": _INTEGER,
-            }
+            },
+            _MISSING,
         ),
         "List connections",
         _connections,
+        _merge_connections,
     ),
     "disconnect": Call(
-        DisconnectBody, _object({"disconnected": _INTEGER}), "End a connection, or all in a channel", _disconnect
+        DisconnectBody,
+        _object({"disconnected": _INTEGER}, _MISSING),
+        "End a connection, or all in a channel",
+        _disconnect,
+        _count("disconnected"),
+        changes=True,
     ),
     "unsubscribe": Call(
-        UnsubscribeBody, _object({"unsubscribed": _INTEGER}), "End subscriptions to a channel", _unsubscribe
+        UnsubscribeBody,
+        _object({"unsubscribed": _INTEGER}, _MISSING),
+        "End subscriptions to a channel",
+        _unsubscribe,
+        _count("unsubscribed"),
+        changes=True,
     ),
     "info": Call(
         InfoBody,
@@ -358,14 +419,19 @@ CALLS: dict[str, Call[Any]] = {
                         {
                             "node": _STRING,
                             "version": _STRING,
+                            "pid": _INTEGER,
                             "uptime": _NUMBER,
+                            "leaving": {"type": "boolean"},
                             "connections": _INTEGER,
                             "transports": _COUNTS,
                             "channels": _INTEGER,
-                        }
+                            "seen": {**_NUMBER, "description": "Seconds since this was true."},
+                        },
+                        {"id": _STRING},
                     )
                 )
-            }
+            },
+            _MISSING,
         ),
         "Tell about the nodes",
         _info,

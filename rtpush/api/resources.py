@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from rtpush.api.calls import CALLS, Call
+from rtpush.api.calls import CALLS
+from rtpush.api.cluster import perform
 from rtpush.api.openapi import document
 from rtpush.auth.apikey import ApiKeys
 from rtpush.auth.origin import Origins
@@ -26,16 +24,16 @@ class ApiCall(Endpoint):
 
     methods = (b"POST",)
 
-    def __init__(self, node: Node, origins: Origins, keys: ApiKeys, call: Call[Any]) -> None:
+    def __init__(self, node: Node, origins: Origins, keys: ApiKeys, name: str) -> None:
         super().__init__(origins)
         self._node = node
         self._keys = keys
-        self._call = call
+        self._name = name
 
     def answer(self, request: Request) -> bytes | int:
         self._keys.check(request)
-        body = JSON.decode(read_body(request) or b"{}", self._call.body)
-        result: Deferred[Any] = maybeDeferred(self._call.perform, self._node, body)
+        body = JSON.decode(read_body(request) or b"{}", CALLS[self._name].body)
+        result = perform(self._node, self._name, body)
         return finish_with(request, result.addCallback(lambda done: answer_json(request, {"result": done})))
 
 
@@ -76,7 +74,7 @@ def api_resource(node: Node, origins: Origins, keys: ApiKeys) -> Resource:
     """Return everything below ``/api``."""
     api, v1 = NotFound(origins), NotFound(origins)
     api.putChild(b"v1", v1)
-    for name, call in CALLS.items():
-        v1.putChild(name.encode(), ApiCall(node, origins, keys, call))
+    for name in CALLS:
+        v1.putChild(name.encode(), ApiCall(node, origins, keys, name))
     v1.putChild(b"openapi.json", OpenApiDocument(origins))
     return api

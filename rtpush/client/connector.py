@@ -260,6 +260,8 @@ class Connector:
 
 
 def _is_planned(lost: LinkLost) -> bool:
-    """Tell whether the server ended a link of its own will."""
+    """Tell whether the server ended a link of its own will, or said when to come back."""
     code = lost.code
+    if lost.after is not None:
+        return True
     return code is not None and (code in (1012, 1013) or (code >= 4000 and code != Disconnect.NO_HEARTBEAT.code))

@@ -24,6 +24,9 @@ __all__ = ["Channel"]
 #: How many messages are read from history at once when some were missed on the way from the broker.
 _SYNC_PAGE = 1000
 
+#: How many messages are kept while that is going on; beyond that they are read from history too.
+_MAX_INCOMING = 1000
+
 
 class Channel:
     """
@@ -35,9 +38,12 @@ class Channel:
     """
 
     __slots__ = (
+        "_again",
         "_awaiting",
         "_failure",
         "_incoming",
+        "_is_away",
+        "_is_behind",
         "_node",
         "_pending",
         "_tail",
@@ -59,6 +65,12 @@ class Channel:
         self._pending: list[Message] = []
         #: What came from the broker while the place of it was not known; nothing when it is.
         self._incoming: list[Message] | None = []
+        #: Whether there may be more than that: then history is to be read once more.
+        self._again = False
+        #: Whether history was to be read and could not be.
+        self._is_behind = False
+        #: Whether it is in the log already that history cannot be read.
+        self._is_away = False
         self._awaiting: list[Deferred[None]] = []
         self._failure: Failure | None = None
         # Both are set by the answer of the broker, before anything is delivered.
@@ -90,7 +102,10 @@ class Channel:
     def received(self, message: Message) -> None:
         """Take a message from the broker: in order, each once, or see what is missing."""
         if self._incoming is not None:
-            self._incoming.append(message)
+            if len(self._incoming) < _MAX_INCOMING:
+                self._incoming.append(message)
+            else:
+                self._again = True
             return
         if message.position is not None:
             tail = Tail.of(message.position, self._tail)
@@ -98,12 +113,29 @@ class Channel:
                 return
             if tail is Tail.BEYOND:
                 # The message is in history: it comes from there, after those that were missed.
-                self._incoming = []
                 self._sync()
                 return
             self._tail = message.position
         self._pending.append(message)
         self._node.fanout.enqueue(self)
+
+    def compared(self, top: Position) -> None:
+        """Hear the newest position from the broker, and read what is missing."""
+        if self._incoming is not None:
+            # What is awaited may be older than this.
+            self._again = True
+        elif self._is_behind or Tail.of(top, self._tail) is not Tail.SEEN:
+            self._sync()
+        for subscription in list(self.waiting):
+            try:
+                subscription.retry()
+            except Exception:
+                subscription.connection.failed("recovery")
+
+    def read(self, since: Position, limit: int) -> Deferred[Page]:
+        """Read history; that it cannot be read is in the log once, until it can be read again."""
+        page = self._node.broker.history(self.name, since, limit)
+        return page.addCallbacks(self._was_read, self._was_not_read)
 
     def take_pending(self) -> tuple[Batch | None, Position]:
         """Return what is to be delivered now, and where the live subscriptions were before it."""
@@ -132,7 +164,7 @@ class Channel:
 
     def _ready(self, top: Position) -> None:
         self.position = self._tail = top
-        self._replay()
+        self._catch_up()
         awaiting, self._awaiting = self._awaiting, []
         for ready in awaiting:
             ready.callback(None)
@@ -145,17 +177,24 @@ class Channel:
         for ready in awaiting:
             ready.errback(failure)
 
-    def _replay(self) -> None:
+    def _catch_up(self) -> None:
+        """Take what came while the place was not known, now that it is."""
+        if self._again:
+            self._sync()
+            return
         incoming, self._incoming = self._incoming or [], None
         for message in incoming:
             self.received(message)
 
     def _sync(self) -> None:
-        """Read what was missed from history."""
-        page = self._node.broker.history(self.name, self._tail, _SYNC_PAGE)
-        page.addCallback(self._synced).addErrback(self._unsynced)
+        """Read what was missed from history; what comes meanwhile waits."""
+        if self._incoming is None:
+            self._incoming = []
+        self._again = False
+        self.read(self._tail, _SYNC_PAGE).addCallback(self._synced).addErrback(self._unsynced)
 
     def _synced(self, page: Page) -> None:
+        self._is_behind = False
         if page.gap is not None:
             self._lost(page.gap, page.top)
         else:
@@ -165,9 +204,8 @@ class Channel:
                 self._tail = message.position
             self._node.fanout.enqueue(self)
             if not page.complete:
-                self._sync()
-                return
-        self._replay()
+                self._again = True
+        self._catch_up()
 
     def _lost(self, gap: Gap, top: Position) -> None:
         """Tell the subscriptions that some messages are gone, and go on from now."""
@@ -181,10 +219,23 @@ class Channel:
                 subscription.connection.failed("delivery")
 
     def _unsynced(self, failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, RtpushError) and error.kind is ErrorCode.UNAVAILABLE:
-            self._log.warn("{channel}: history cannot be read: {error}", channel=self.name, error=error)
-        else:
+        if not _is_unavailable(failure):
             self._log.failure("{channel}: cannot be synchronised", failure=failure, channel=self.name)
-        # The next message is beyond the tail again, and tries again.
+        # What came meanwhile is in history. The next message is beyond the tail and tries again, as does a comparison.
         self._incoming = None
+        self._is_behind = True
+
+    def _was_read(self, page: Page) -> Page:
+        self._is_away = False
+        return page
+
+    def _was_not_read(self, failure: Failure) -> Failure:
+        if _is_unavailable(failure) and not self._is_away:
+            self._is_away = True
+            self._log.warn("{channel}: history cannot be read: {error}", channel=self.name, error=failure.value)
+        return failure
+
+
+def _is_unavailable(failure: Failure) -> bool:
+    """Tell whether the broker is away."""
+    return isinstance(failure.value, RtpushError) and failure.value.kind is ErrorCode.UNAVAILABLE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IPushProducer
@@ -29,6 +29,9 @@ __all__ = ["Connection"]
 #: Seconds that a closing handshake may take.
 _CLOSE_TIMEOUT = 5.0
 
+#: How many commands of a client may wait for the broker before no more are read.
+_MAX_COMMANDS = 64
+
 
 @implementer(IPushProducer)
 class Connection:
@@ -45,6 +48,7 @@ class Connection:
 
     __slots__ = (
         "_asked",
+        "_commands",
         "_heard",
         "_outbox",
         "duplex",
@@ -79,6 +83,8 @@ class Connection:
         self.subscriptions: dict[str, Subscription] = {}
         self.order: list[Subscription] = []
         self._outbox: Outbox | None = None
+        #: How many commands have no answer yet.
+        self._commands = 0
         #: When something was heard last.
         self._heard = self.since
         #: When the peer was asked for a sign of life that it has not been seen to give.
@@ -101,9 +107,9 @@ class Connection:
         if self.state in (State.CONNECTING, State.OPEN):
             self.state = next_state(self.state, Event.CLOSE)
             self._end_subscriptions()
-            if self._outbox is not None:
-                # What still waits is not lost: the client comes back with the position of the last message that it saw.
-                self._outbox = None
+            # What still waits is not lost: the client comes back with the position of the last message that it saw.
+            waited, self._outbox = not self.reads, None
+            if waited:
                 self.sink.resume_reading()
             self._beat_in(_CLOSE_TIMEOUT)
 
@@ -113,6 +119,18 @@ class Connection:
             self.state = next_state(self.state, Event.LOST)
             self._end_subscriptions()
             self.node.forget(self)
+
+    def doing(self, command: Deferred[Any]) -> None:
+        """
+        Count a command until it is done. While there are too many, nothing is read from the client.
+
+        To be called when everything is added that is to be done with the result: more is read after that.
+        """
+        reads = self.reads
+        self._commands += 1
+        if reads and not self.reads and self.state is State.OPEN:
+            self.sink.pause_reading()
+        command.addBoth(self._done)
 
     def subscribe(self, channel: str, since: Position | Since) -> Deferred[Subscribed]:
         """
@@ -173,6 +191,11 @@ class Connection:
     def paused(self) -> bool:
         """Whether the transport has not yet taken what it was given."""
         return self._outbox is not None
+
+    @property
+    def reads(self) -> bool:
+        """Whether input is taken: not while the peer does not read, nor while too many of its commands wait."""
+        return self._outbox is None and self._commands < _MAX_COMMANDS
 
     @property
     def queued(self) -> int:
@@ -271,7 +294,7 @@ class Connection:
             self.abort()
         elif self._asked is None:
             self._ask()
-        elif self._heard >= self._asked:
+        elif self._heard >= self._asked or self._commands >= _MAX_COMMANDS:
             self._asked = None
             self._beat_in(max(self.interval - self.node.heartbeat_grace, 0.0))
         elif (left := self._heard + self.interval + self.node.heartbeat_grace - self.node.clock.seconds()) > 0:
@@ -296,8 +319,10 @@ class Connection:
     def pauseProducing(self) -> None:
         """The transport's buffer is full."""
         if self._outbox is None and self.state is State.OPEN:
+            reads = self.reads
             self._outbox = Outbox(self.node.limits.queue_bytes)
-            self.sink.pause_reading()
+            if reads:
+                self.sink.pause_reading()
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
@@ -310,8 +335,7 @@ class Connection:
             if self.paused:
                 self._outbox = waiting
                 return
-        self.heard()
-        self.sink.resume_reading()
+        self._read_again()
         for subscription in list(self.subscriptions.values()):
             subscription.resume()
 
@@ -341,6 +365,20 @@ class Connection:
             del self.subscriptions[subscription.channel.name]
             self._end(subscription)
         return failure
+
+    def _done(self, result: Any) -> Any:
+        reads = self.reads
+        self._commands -= 1
+        if not reads and self.state is State.OPEN:
+            self._read_again()
+        return result
+
+    def _read_again(self) -> None:
+        """Take input again, if nothing is in the way of that."""
+        if self.reads:
+            # What it said meanwhile was not heard.
+            self.heard()
+            self.sink.resume_reading()
 
     def presence_entry(self) -> PresenceEntry:
         """Return this connection as the others in a channel see it."""

@@ -6,19 +6,23 @@ There is one per reactor.
 
 from __future__ import annotations
 
+import math
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, fail
+import msgspec
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+import rtpush
 from rtpush.errors import Disconnect, ErrorCode, RtpushError
-from rtpush.interfaces import IBroker, IBrokerReceiver, IHealthCheck, IPresence, ISink
+from rtpush.interfaces import IBroker, IBrokerReceiver, ICluster, IHealthCheck, IPresence, ISink
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, Namespaces
 from rtpush.protocol.commands import HistoryQuery, Publication
@@ -28,6 +32,7 @@ from rtpush.protocol.position import BadCursor, Position
 from rtpush.protocol.pushes import Joined, Left, PresenceEntry
 from rtpush.protocol.recovery import Page
 from rtpush.protocol.wheel import TimerWheel
+from rtpush.registry.attendance import Attendance
 from rtpush.registry.channel import Channel
 from rtpush.registry.connection import Connection
 from rtpush.registry.fanout import FanOut
@@ -37,6 +42,9 @@ __all__ = ["Node"]
 #: Seconds: how exactly heartbeats and timeouts are kept.
 _WHEEL_RESOLUTION = 0.1
 
+#: Seconds over which those who are refused for a while are spread.
+_RETRY_SPREAD = 5
+
 
 @implementer(IBrokerReceiver)
 class Node:
@@ -44,6 +52,8 @@ class Node:
     One rtpush process: its connections, the channels that they follow, and the broker behind them.
 
     :param chance: Gives random numbers, at least 0 and below 1.
+    :ivar cluster: The way to the other nodes, if the broker knows any.
+    :ivar answering: Answers what another node asks. Until it is set there are no answers.
     """
 
     _log = Logger()
@@ -64,6 +74,8 @@ class Node:
         self.clock = clock
         self.broker = broker
         self._presence = cast("IPresence", broker) if IPresence.providedBy(broker) else None
+        self.cluster = cast("ICluster", broker) if ICluster.providedBy(broker) else None
+        self.answering: Callable[[bytes], Deferred[bytes]] = _no_answer
         self.namespaces = namespaces
         self.name = name
         self.limits = limits
@@ -74,7 +86,10 @@ class Node:
         self.fanout = FanOut(clock)
         self.wheel: TimerWheel[Connection] = TimerWheel(_WHEEL_RESOLUTION, clock.seconds())
         self.connections: dict[str, Connection] = {}
+        #: How many connections there are of each transport.
+        self._transports: dict[str, int] = {}
         self.channels: dict[str, Channel] = {}
+        self._attendance = Attendance(clock, self.channels)
         self.started = clock.seconds()
         self.leaving = False
         self._turning = LoopingCall(self._turn)
@@ -110,6 +125,10 @@ class Node:
         problem: str | None = broker.problem() if IHealthCheck.providedBy(broker) else None
         return problem
 
+    def retry_after(self) -> int:
+        """Return the whole seconds after which one that is refused for a while is asked to come back, by chance."""
+        return max(1, math.ceil(self.backoff.base)) + int(self.chance() * _RETRY_SPREAD)
+
     # Connections
 
     def connect(self, sink: ISink, transport: str, *, peer: str, interval: float, duplex: bool = False) -> Connection:
@@ -118,11 +137,13 @@ class Node:
             self, sink, transport, id_=secrets.token_urlsafe(12), peer=peer, interval=interval, duplex=duplex
         )
         self.connections[connection.id] = connection
+        self._transports[transport] = self._transports.get(transport, 0) + 1
         return connection
 
     def forget(self, connection: Connection) -> None:
         """Unregister a client whose transport is gone."""
-        self.connections.pop(connection.id, None)
+        if self.connections.pop(connection.id, None) is not None:
+            self._transports[connection.transport] -= 1
         self.wheel.cancel(connection)
 
     def channel(self, name: str, namespace: Namespace) -> Channel:
@@ -212,31 +233,33 @@ class Node:
         if channel is not None:
             channel.received(message)
 
+    def compared(self, channel: str, top: Position) -> None:
+        local = self.channels.get(channel)
+        if local is not None:
+            local.compared(top)
+
     def joined(self, channel: str, entry: PresenceEntry) -> None:
-        self._announce(Joined(channel, entry))
+        self._attendance.announce(Joined(channel, entry))
 
     def left(self, channel: str, entry: PresenceEntry) -> None:
-        self._announce(Left(channel, entry))
+        self._attendance.announce(Left(channel, entry))
 
-    def _announce(self, push: Joined | Left) -> None:
-        """Tell the subscribers of a channel who came or went; the one it is about knows."""
-        channel = self.channels.get(push.channel)
-        if channel is None or not channel.namespace.join_leave or push.entry.transport in ("longpoll", "shortpoll"):
-            return
-        encoded: dict[object, bytes] = {}
-        for subscription in channel.subscriptions():
-            connection = subscription.connection
-            if connection.id == push.entry.connection:
-                continue
-            form = connection.form
-            if form not in encoded:
-                encoded[form] = form.push(push, "")
-            if encoded[form]:
-                try:
-                    # One that cannot keep up with its messages is not told who comes and goes.
-                    connection.deliver(encoded[form])
-                except Exception:
-                    connection.failed("presence")
+    def status(self) -> bytes:
+        return msgspec.json.encode(
+            {
+                "node": self.name,
+                "version": rtpush.__version__,
+                "pid": os.getpid(),
+                "uptime": round(self.clock.seconds() - self.started, 3),
+                "leaving": self.leaving,
+                "connections": len(self.connections),
+                "transports": {transport: count for transport, count in self._transports.items() if count},
+                "channels": len(self.channels),
+            }
+        )
+
+    def asked(self, question: bytes) -> Deferred[bytes]:
+        return maybeDeferred(self.answering, question)
 
     def _readable(self, channel: str, access: Access) -> Namespace:
         namespace = self.namespaces.of(channel)
@@ -255,3 +278,7 @@ class Node:
         """The broker will find out by itself, or is away and says so elsewhere."""
         if not failure.check(RtpushError):
             self._log.failure("{doing} failed", failure=failure, doing=doing)
+
+
+def _no_answer(question: bytes) -> Deferred[bytes]:
+    raise RtpushError(ErrorCode.NOT_AVAILABLE, "this node answers no questions")

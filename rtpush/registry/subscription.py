@@ -3,7 +3,8 @@ A subscription: a connection in a channel, and its way from its position to now.
 
 It joins the channel first and keeps what arrives; then it reads history from its position, page by page; it delivers
 what it read, then what arrived and history did not give; then it is live, and the fan-out serves it. A reader that
-does not keep up leaves the live ones, keeps its place, and comes back the same way.
+does not keep up leaves the live ones, keeps its place, and comes back the same way; so does one for which history
+cannot be read for a while.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from rtpush.errors import Disconnect
+from rtpush.errors import Disconnect, ErrorCode, RtpushError
 from rtpush.protocol.channel import SlowReader
 from rtpush.protocol.forms import Batch
 from rtpush.protocol.message import Message
@@ -58,6 +59,8 @@ class Stage(enum.Enum):
     LIVE = "live"
     #: Keeps its position until the connection has room again.
     BEHIND = "behind"
+    #: Keeps its position until a page of history that could not be read may be readable again.
+    STALLED = "stalled"
     ENDED = "ended"
 
 
@@ -114,7 +117,7 @@ class Subscription:
     def _began(self, page: Page, start: Position | None) -> Subscribed:
         if page.gap is not None:
             self._gap = page.gap
-            self._position = self.channel.position
+            self._position = self._after_gap(page)
             self._arrived = []
         elif start is not None:
             self._position = start
@@ -157,23 +160,32 @@ class Subscription:
 
     def _read(self) -> None:
         self.stage = Stage.READING
-        node = self.connection.node
-        page = node.broker.history(self.channel.name, self._position, node.limits.page_messages)
+        page = self.channel.read(self._position, self.connection.node.limits.page_messages)
         page.addCallback(self._page_read).addErrback(self._failed)
 
     def _page_read(self, page: Page) -> None:
         if self.stage is not Stage.READING:
             return
         if page.gap is not None:
-            self._position = self.channel.position
+            self._position = self._after_gap(page)
             self._arrived = []
             self.connection.push(GapPush(self.channel.name, self._position, page.gap))
             if self.ended:
                 return
         self._advance(page)
 
+    def _after_gap(self, page: Page) -> Position:
+        """Return where the stream goes on: where the channel is, or beyond, if it does not know of a new epoch yet."""
+        now = self.channel.position
+        return now if now.epoch == page.top.epoch else page.top
+
     def _failed(self, failure: Failure) -> None:
-        self.connection.failed("recovery", failure)
+        error = failure.value
+        if not isinstance(error, RtpushError) or error.kind is not ErrorCode.UNAVAILABLE:
+            self.connection.failed("recovery", failure)
+        elif self.stage is Stage.READING:
+            self.stage = Stage.STALLED
+            self._arrived = None
 
     def _give(self, messages: Sequence[Message]) -> bool:
         """Deliver messages of history as long as the connection keeps up; tell whether all could be."""
@@ -207,7 +219,7 @@ class Subscription:
         """Take a batch that just went to the live ones, as far as it is for this one."""
         if self.stage is Stage.SINGLE:
             self._give_single(batch)
-        elif self.stage is not Stage.BEHIND and self._arrived is not None:
+        elif self._arrived is not None:
             self._arrived.extend(batch.messages)
             if len(self._arrived) > _MAX_ARRIVED:
                 self._arrived = None
@@ -249,6 +261,12 @@ class Subscription:
                 self._settle()
             else:
                 self._read()
+
+    def retry(self) -> None:
+        """History may be readable again."""
+        if self.stage is Stage.STALLED:
+            self._arrived = []
+            self._read()
 
     def interrupted(self, gap: Gap, before: Position) -> None:
         """The channel itself lost messages after the position ``before``, and goes on from its new one."""

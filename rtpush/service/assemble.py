@@ -14,6 +14,7 @@ from twisted.web.static import File
 from twisted.web.util import Redirect
 
 import rtpush
+from rtpush.api.cluster import answering
 from rtpush.api.demo import DemoNetwork
 from rtpush.api.resources import Health, Readiness, api_resource
 from rtpush.auth.apikey import ApiKeys
@@ -38,17 +39,20 @@ _STATIC = os.path.join(os.path.dirname(rtpush.__file__), "static")
 def build_node(config: Config, clock: IReactorTime) -> Node:
     """Build the node that a configuration describes; nothing of it runs yet."""
     namespaces = Namespaces(config.namespaces)
-    return Node(
+    name = config.server.node or f"{socket.gethostname()}-{os.getpid()}"
+    node = Node(
         clock,
         _broker(config, clock, namespaces),
         namespaces,
-        name=config.server.node or f"{socket.gethostname()}-{os.getpid()}",
+        name=name,
         limits=config.limits,
         backoff=config.backoff,
         heartbeat=config.server.heartbeat,
         heartbeat_grace=config.server.heartbeat_grace,
         chance=random.random,
     )
+    node.answering = answering(node)
+    return node
 
 
 def _broker(config: Config, clock: IReactorTime, namespaces: Namespaces) -> IBroker:
@@ -101,7 +105,11 @@ def build_site(config: Config, node: Node, clock: IReactorTime) -> server.Site:
         root.putChild(b"", Redirect(b"demo/"))
         root.putChild(b"demo", DemoNetwork(origins, _static("demo", origins), {**routes, "negotiate": negotiate("")}))
     return PushSite(
-        root, clock, request_bytes=config.limits.request_bytes, timeout=config.limits.header_timeout
+        root,
+        clock,
+        request_bytes=config.limits.request_bytes,
+        timeout=config.limits.header_timeout,
+        retry_after=node.retry_after,
     )
 
 

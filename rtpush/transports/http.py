@@ -4,6 +4,7 @@ The HTTP front: twisted.web with bounds on what a stranger can send, errors as J
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote_to_bytes
@@ -141,17 +142,27 @@ class PushSite(server.Site):
     The site of all routes.
 
     :ivar request_bytes: The largest body.
+    :ivar retry_after: Returns the whole seconds after which one who is refused for a while is to come back.
     """
 
     displayTracebacks = False
     # Without HTTP/2, which a WebSocket cannot be reached over.
     protocol = HttpChannel  # type: ignore[assignment]
 
-    def __init__(self, resource: Resource, clock: IReactorTime, *, request_bytes: int, timeout: float) -> None:
+    def __init__(
+        self,
+        resource: Resource,
+        clock: IReactorTime,
+        *,
+        request_bytes: int,
+        timeout: float,
+        retry_after: Callable[[], int],
+    ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             resource, requestFactory=PushRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=clock
         )
         self.request_bytes = request_bytes
+        self.retry_after = retry_after
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/1.1 alone in the TLS handshake (RFC 7301), whatever Twisted could do."""
@@ -315,6 +326,9 @@ def answer_error(request: server.Request, error: RtpushError) -> bytes:
     request.setResponseCode(error.kind.status)
     if error.kind is ErrorCode.UNAUTHORIZED:
         request.setHeader(b"www-authenticate", b"Bearer")
+    if error.kind.status == 503:
+        site: Any = request.site
+        request.setHeader(b"retry-after", b"%d" % site.retry_after())
     request.setHeader(b"cache-control", b"no-store")
     return answer_json(request, {"error": error.as_dict()})
 

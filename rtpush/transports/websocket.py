@@ -7,6 +7,7 @@ Autobahn reads frames; what is written is framed by the wire forms, once for all
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -84,6 +85,11 @@ class PushWebSocket(WebSocketServerProtocol):
     connection: Connection
     transport: Any
 
+    #: Whether nothing is to be taken, not even of what has been read.
+    _is_held = False
+    #: What has been read and waits for that to end: of each message, the commands that are still to be done.
+    _waiting: list[Iterator[None]] | None = None
+
     def __init__(self, form: WireForm, deflate: Deflate) -> None:
         super().__init__()
         self.form = form
@@ -112,8 +118,14 @@ class PushWebSocket(WebSocketServerProtocol):
             self.connection.failed("following", failure)
 
     def close_for(self, error: RtpushError) -> None:
-        """Close for an error that cannot be told otherwise (RFC 6455 section 7.4.1: policy violation)."""
-        self.sendCloseFrame(self.CLOSE_STATUS_CODE_POLICY_VIOLATION, error.kind.name.lower().encode())
+        """
+        Close for an error that cannot be told otherwise.
+
+        That blames the client (RFC 6455 section 7.4.1: policy violation), unless it is the broker that is away.
+        """
+        away = error.kind is ErrorCode.UNAVAILABLE
+        code = Disconnect.TRY_AGAIN_LATER.code if away else self.CLOSE_STATUS_CODE_POLICY_VIOLATION
+        self.sendCloseFrame(code, error.kind.name.lower().encode())
 
     # What Twisted and Autobahn call
 
@@ -131,11 +143,22 @@ class PushWebSocket(WebSocketServerProtocol):
         self.connection.lost()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.connection.state is State.OPEN:
-            try:
-                self.message(payload, isBinary)
-            except Exception:
-                self.connection.failed("a message")
+        if self._waiting is None:
+            self._work([self.message(payload, isBinary)])
+        else:
+            self._waiting.append(self.message(payload, isBinary))
+
+    def _work(self, waiting: list[Iterator[None]]) -> None:
+        """Do commands in their order, and keep those that must wait."""
+        try:
+            while waiting and self.connection.state is State.OPEN:
+                if self._is_held:
+                    self._waiting = waiting
+                    return
+                if next(waiting[0], self) is self:
+                    del waiting[0]
+        except Exception:
+            self.connection.failed("a message")
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         super().sendCloseFrame(code, reasonUtf8, isReply)
@@ -156,8 +179,8 @@ class PushWebSocket(WebSocketServerProtocol):
         # After a clean closing handshake what was written is still to arrive; the wheel aborts if it does not.
         super().dropConnection(abort and not self.wasClean)
 
-    def message(self, payload: bytes, is_binary: bool) -> None:
-        """Take one whole message of the client."""
+    def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
+        """Take one whole message of the client; each step does one of its commands."""
         raise NotImplementedError
 
     # ISink
@@ -177,10 +200,16 @@ class PushWebSocket(WebSocketServerProtocol):
         self.transport.abortConnection()
 
     def pause_reading(self) -> None:
+        self._is_held = True
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        self.transport.resumeProducing()
+        self._is_held = False
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self._work(waiting)
+        if not self._is_held:
+            self.transport.resumeProducing()
 
 
 class CommandWebSocket(PushWebSocket):
@@ -193,21 +222,20 @@ class CommandWebSocket(PushWebSocket):
         """The encoding of commands and replies."""
         return self.form.codec
 
-    def message(self, payload: bytes, is_binary: bool) -> None:
+    def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
         if is_binary is not self.codec.binary:
             expected = "binary" if self.codec.binary else "text"
             self._error(None, RtpushError(ErrorCode.BAD_REQUEST, f"expected a {expected} frame"))
             return
         for request in self.codec.requests(payload):
-            if self.connection.state is not State.OPEN:
-                return
             if isinstance(request, BadCommand):
                 self._error(request.id, request.error)
-                continue
-            try:
-                self._do(request)
-            except RtpushError as error:
-                self._error(request.id, error)
+            else:
+                try:
+                    self._do(request)
+                except RtpushError as error:
+                    self._error(request.id, error)
+            yield
 
     def _do(self, request: Request) -> None:
         match request.command:
@@ -222,6 +250,7 @@ class CommandWebSocket(PushWebSocket):
                 result = perform(self.connection.node, self.codec, request, Access.ANYONE)
                 result.addCallback(lambda content: self._reply(request, content))
                 result.addErrback(self._failed, request)
+                self.connection.doing(result)
 
     def _connect(self, request: Request, connect: Connect) -> None:
         if connect.token is not None:
@@ -245,6 +274,7 @@ class CommandWebSocket(PushWebSocket):
                 raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
         begun: Deferred[Any] = self.connection.subscribe(subscribe.channel, since)
         begun.addCallback(self._subscribed, request).addErrback(self._failed, request)
+        self.connection.doing(begun)
 
     def _subscribed(self, subscribed: Subscribed, request: Request) -> None:
         self._reply(request, subscribed.as_dict())
@@ -279,19 +309,22 @@ class RawWebSocket(PushWebSocket):
         self.channel = following.channels[0]
         super().begin(connection, following)
 
-    def message(self, payload: bytes, is_binary: bool) -> None:
+    def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
         publication = Publication(self.channel, Payload(payload, Kind.BINARY if is_binary else Kind.TEXT))
         published: Deferred[Any] = self.connection.node.publish(publication, Access.ANYONE)
         published.addErrback(self._not_followed)
+        self.connection.doing(published)
+        yield
 
 
 class EchoWebSocket(PushWebSocket):
     """``/echo``: each message comes back."""
 
-    def message(self, payload: bytes, is_binary: bool) -> None:
+    def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
         data = deflated_frame(BINARY if is_binary else TEXT, payload, self.window_bits)
         if not self.connection.deliver(data):
             self.connection.disconnect(Disconnect.SLOW_READER)
+        yield
 
 
 def configured(protocol: type[P], max_message_bytes: int) -> type[P]:

@@ -394,7 +394,14 @@ class AdminTests(CallTestCase):
         self.assertEqual(entry.pop("connection"), ws.do("connect")["connection"])
         self.assertEqual(
             entry,
-            {"transport": "websocket", "state": "open", "channels": ["a", "demo:a"], "since": 8.5, "queued": 0},
+            {
+                "node": "test-node",
+                "transport": "websocket",
+                "state": "open",
+                "channels": ["a", "demo:a"],
+                "since": 8.5,
+                "queued": 0,
+            },
         )
         self.assertEqual(listed["longpoll"]["since"], 1.5)
         for fields, count, total in (
@@ -466,7 +473,11 @@ class AdminTests(CallTestCase):
         self.socket("/ws?channel=a")
         self.clock.advance(5)
         [node] = self.call("info")["nodes"]
-        self.assertEqual(set(node), {"node", "version", "uptime", "connections", "transports", "channels"})
+        self.assertEqual(
+            set(node),
+            {"node", "version", "pid", "uptime", "leaving", "connections", "transports", "channels", "seen"},
+        )
+        self.assertEqual((node["leaving"], node["seen"]), (False, 0))
         self.assertEqual(
             (node["node"], node["uptime"], node["connections"], node["transports"], node["channels"]),
             ("test-node", 5, 1, {"websocket": 1}, 1),

@@ -136,7 +136,7 @@ class DemoNetworkTests(SynchronousTestCase):
         pages.putChild(b"demo.css", Said(b"css"))
         root = Resource()
         root.putChild(b"demo", demo.DemoNetwork(Origins([]), pages, real))
-        self.site = PushSite(root, Clock(), request_bytes=4096, timeout=20)
+        self.site = PushSite(root, Clock(), request_bytes=4096, timeout=20, retry_after=lambda: 1)
 
     def connect(self) -> Connection:
         """Return a new connection."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -54,17 +54,31 @@ class Receiver:
 
     :ivar messages: All messages, of all channels.
     :ivar presence: ``("join" or "leave", channel, entry)``.
+    :ivar comparisons: The channels that were compared, and their newest positions.
     """
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.presence: list[tuple[str, str, PresenceEntry]] = []
+        self.comparisons: list[tuple[str, Position]] = []
         self._waiting: list[tuple[int, Deferred[None]]] = []
 
     def received(self, message: Message) -> None:
         """Take a message."""
         self.messages.append(message)
         self._tell()
+
+    def compared(self, channel: str, top: Position) -> None:
+        """Hear where a channel is."""
+        self.comparisons.append((channel, top))
+
+    def status(self) -> bytes:
+        """Tell nothing."""
+        return b"{}"
+
+    def asked(self, question: bytes) -> Deferred[bytes]:
+        """Answer with the question."""
+        return succeed(question)
 
     def joined(self, channel: str, entry: PresenceEntry) -> None:
         """Hear who came."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import attrs
+from twisted.internet.defer import fail
 
 from rtpush.client import Client, Status
 from rtpush.client.negotiation import TRANSPORTS
 from rtpush.client.subscription import ignore
+from rtpush.errors import ErrorCode, RtpushError
+from rtpush.protocol.commands import Publication
 from rtpush.protocol.lifecycle import State
+from rtpush.protocol.message import Kind, Payload
 from rtpush.protocol.pushes import GapPush
 from tests.client.memory import MemoryTests, collector
 
@@ -214,6 +218,76 @@ class ConnectionTests(MemoryTests):
                 self.network.obstacles = {}
                 self.run_for(1)
                 self.assertEqual(client.state, State.OPEN)
+
+    def break_broker(self) -> None:
+        """Have the broker refuse everything until :meth:`mend_broker`."""
+        for name in ("publish", "history", "history_before", "subscribe"):
+            setattr(self.node.broker, name, lambda *_: fail(RtpushError(ErrorCode.UNAVAILABLE, "the broker is away")))
+
+    def mend_broker(self) -> None:
+        """Have it work again."""
+        for name in ("publish", "history", "history_before", "subscribe"):
+            delattr(self.node.broker, name)
+
+    def test_broker_away(self) -> None:
+        """While the broker is away a client on any transport tries again, and does not leave its transport for that."""
+        for transport in TRANSPORTS:
+            with self.subTest(transport=transport):
+                client = self.client(transport, *[name for name in TRANSPORTS if name != transport])
+                self.network.obstacles = {
+                    f"/{route}": "refuse"
+                    for name, route in (("websocket", "ws"), ("sse", "sse"))
+                    if TRANSPORTS.index(name) < TRANSPORTS.index(transport)
+                }
+                got, take = collector()
+                ended: list[Exception] = []
+                self.break_broker()
+                client.subscribe("demo:a", take, on_end=ended.append)
+                self.run_for(120)
+                self.mend_broker()
+                self.run_for(40)
+                self.publish("demo:a", transport)
+                self.run_for(10)
+                self.assertEqual((got, ended), ([transport], []))
+                self.assertEqual(client.state, State.OPEN)
+                self.wait(client.close(), 1)
+
+    def test_broker_away_for_polls(self) -> None:
+        """A poll that is refused for a while is no reason for a lesser transport, however often that happens."""
+        client = self.client("shortpoll", "longpoll", direction="rare")
+        got, take = collector()
+        client.subscribe("demo:a", take)
+        self.run_for(1)
+        for n in range(5):
+            self.break_broker()
+            self.publish_past_broker(n)
+            self.run_for(30)
+            self.mend_broker()
+            self.run_for(6)
+            self.assertEqual(client.transport, "shortpoll")
+        self.assertEqual(got, [0, 1, 2, 3, 4])
+
+    def publish_past_broker(self, number: int) -> None:
+        """Publish a message as another node would."""
+        self.node.broker._publish(Publication("demo:a", Payload(b"%d" % number, Kind.JSON)))
+
+    def test_publish_while_broker_is_away(self) -> None:
+        """A publish fails with what it is, on any transport, and the next one goes through; nothing is closed."""
+        for transport in ("websocket", "sse", "longpoll"):
+            with self.subTest(transport=transport):
+                client = self.client(transport)
+                client.subscribe("demo:a", ignore)
+                self.run_for(1)
+                heard = self.statuses(client)
+                self.break_broker()
+                published = client.publish("demo:a", 1)
+                self.run_for(1)
+                failure = self.failureResultOf(published, RtpushError)
+                self.assertIs(failure.value.kind, ErrorCode.UNAVAILABLE)
+                self.mend_broker()
+                self.wait(client.publish("demo:a", 2), 1)
+                self.assertEqual(heard, [])
+                self.wait(client.close(), 1)
 
     def test_nothing_in_common(self) -> None:
         """Where the server offers no transport that is wanted, that is the end."""

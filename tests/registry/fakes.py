@@ -91,6 +91,7 @@ class FakeBroker:
     :ivar calls: Those without an answer yet.
     :ivar on_the_way: Messages that were published and are not delivered yet.
     :ivar published: All positioned messages ever, by channel and position.
+    :ivar unread: Channels whose history could not be read: the broker owes the node a comparison of each.
     :ivar is_near: Whether everything arrives at once, as it does from a broker in this process.
     """
 
@@ -102,6 +103,7 @@ class FakeBroker:
         self.calls: list[Call] = []
         self.on_the_way: deque[Message] = deque()
         self.published: dict[tuple[str, Position], Message] = {}
+        self.unread: set[str] = set()
         self.is_near = False
         self.is_running = False
         self.receiver: IBrokerReceiver
@@ -152,6 +154,18 @@ class FakeBroker:
             if self.on_the_way:
                 self.on_the_way.popleft()
 
+    def compare(self, channel: str, top: Position | None = None) -> None:
+        """Tell the node the newest position of a channel, or one that was the newest once."""
+        if channel in self.subscribed:
+            self.unread.discard(channel)
+            self.receiver.compared(channel, top or self.top(channel))
+
+    def compare_unread(self) -> None:
+        """Do so, as a broker must, where history could not be read."""
+        for channel in sorted(self.unread):
+            self.compare(channel)
+        self.unread.clear()
+
     def answer(self, count: int | None = None) -> None:
         """Answer calls in their order, and those that they bring about; or so many of them."""
         answered = 0
@@ -169,6 +183,8 @@ class FakeBroker:
     def fail(self, call: Call, kind: ErrorCode = ErrorCode.UNAVAILABLE) -> None:
         """Fail one call."""
         self.calls.remove(call)
+        if call.name == "history":
+            self.unread.add(call.arguments[0])
         call.fail(kind)
 
     def _call(self, name: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Deferred[Any]:

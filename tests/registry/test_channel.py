@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from rtpush.errors import ErrorCode, RtpushError
@@ -28,6 +32,21 @@ class ChannelTests(SynchronousTestCase):
         self.world.follow(sink, channel)
         self.world.settle()
         return sink
+
+    @contextmanager
+    def lines(self) -> Iterator[list[str]]:
+        """Collect the warnings that are logged, as text."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if event["log_level"] is LogLevel.warn:
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        try:
+            yield lines
+        finally:
+            globalLogPublisher.removeObserver(observe)
 
     # Offsets
 
@@ -313,6 +332,150 @@ class ChannelTests(SynchronousTestCase):
         self.broker.emit("a:x", 3)
         self.world.settle()
         self.assertEqual(got(sink), [1, 2, 3])
+
+    def test_compared_after_a_failure(self) -> None:
+        """A comparison makes it try again, even one that was made before what is missing was published."""
+        sink = self.subscriber()
+        before = self.broker.top("a:x")
+        self.broker.emit("a:x", 1, 2)
+        self.broker.drop(1)
+        self.broker.deliver()
+        self.broker.fail(self.broker.calls[0])
+        self.broker.compare("a:x", before)
+        self.world.settle()
+        self.assertEqual(got(sink), [1, 2])
+        self.broker.compare("a:x", before)
+        self.assertEqual(self.broker.calls, [])
+
+    def test_away_is_said_once(self) -> None:
+        """An outage is one line in the log, however often history cannot be read in it, by however many."""
+        sinks = [self.subscriber() for _ in range(3)]
+        with self.lines() as lines:
+            for outage in (1, 2):
+                for sink in sinks:
+                    sink.connection.pauseProducing()
+                self.broker.emit("a:x", 1, 2)
+                self.broker.drop(1)
+                self.broker.deliver()
+                for _ in range(5):
+                    while self.broker.calls:
+                        self.broker.fail(self.broker.calls[0])
+                    self.broker.compare("a:x")
+                self.world.settle()
+                self.assertEqual(len(lines), outage)
+        self.assertEqual(lines, ["a:x: history cannot be read: the broker is away"] * 2)
+
+    def test_nothing_is_out_of_order(self) -> None:
+        """What comes while history cannot be read waits for what is missing."""
+        sink = self.subscriber()
+        self.broker.emit("a:x", 1, 2)
+        self.broker.drop(1)
+        self.broker.deliver()
+        for number in (3, 4, 5):
+            self.broker.emit("a:x", number)
+            self.broker.deliver()
+            self.broker.fail(self.broker.calls[0])
+            self.world.turn()
+        self.broker.emit("a:x", 6, history=False)
+        self.broker.deliver()
+        self.world.turn()
+        self.assertEqual(got(sink), [6])
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.assertEqual(got(sink), [6, 1, 2, 3, 4, 5])
+
+    def test_too_many_while_reading(self) -> None:
+        """What is too much to keep while history is read is read from there too, without a message after it."""
+        self.patch(channel_module, "_MAX_INCOMING", 3)
+        sink = self.subscriber()
+        self.broker.emit("a:x", 1, 2)
+        self.broker.drop(1)
+        self.broker.deliver()
+        self.broker.calls[0].do()
+        self.broker.emit("a:x", *range(3, 50))
+        self.broker.deliver()
+        self.assertEqual(len(self.world.node.channels["a:x"]._incoming or ()), 3)
+        self.world.settle()
+        self.assertEqual(got(sink), list(range(1, 50)))
+
+    # Comparisons
+
+    def test_compared(self) -> None:
+        """What was dropped is read when a comparison shows it; where nothing is missing, nothing is read."""
+        sink = self.subscriber()
+        self.broker.emit("a:x", 1, 2, 3)
+        self.broker.deliver(1)
+        self.broker.drop(2)
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.assertEqual(got(sink), [1, 2, 3])
+        for offset in (3, 2, 0):
+            self.broker.compare("a:x", Position("e1", offset))
+            self.assertEqual(self.broker.calls, [])
+
+    def test_compared_by_the_next(self) -> None:
+        """A single message that was dropped is seen too."""
+        sink = self.subscriber()
+        self.broker.emit("a:x", 1)
+        self.broker.drop()
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.assertEqual(got(sink), [1])
+
+    def test_compared_with_what_is_on_the_way(self) -> None:
+        """A message that comes after the comparison that tells of it comes once."""
+        sink = self.subscriber()
+        self.broker.emit("a:x", 1, 2)
+        self.broker.compare("a:x")
+        self.broker.deliver(1)
+        self.world.settle()
+        self.assertEqual(got(sink), [1, 2])
+
+    def test_compared_in_another_epoch(self) -> None:
+        """A broker that began anew is seen without a message: a gap, and on with the new epoch."""
+        sink = self.subscriber()
+        self.broker.emit("a:x", 1, 2)
+        self.world.settle()
+        self.broker.begin_anew("a:x")
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.broker.emit("a:x", 3)
+        self.world.settle()
+        self.assertEqual(
+            pushed(sink, "gap"), [{"channel": "a:x", "epoch": "e2", "offset": 0, "reason": "epoch_changed"}]
+        )
+        self.assertEqual(got(sink), [1, 2, 3])
+
+    def test_compared_while_reading(self) -> None:
+        """A comparison that comes while history is read may tell of more than what is read."""
+        sink = self.subscriber()
+        self.broker.emit("a:x", 1, 2)
+        self.broker.drop(1)
+        self.broker.deliver()
+        self.broker.calls[0].do()
+        self.broker.emit("a:x", 3)
+        self.broker.drop()
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.assertEqual(got(sink), [1, 2, 3])
+
+    def test_compared_before_the_answer(self) -> None:
+        """So may one that comes before the broker has answered where the channel is."""
+        sink = self.world.connect()
+        self.world.follow(sink, "a:x")
+        self.broker.calls[0].do()
+        self.broker.emit("a:x", 1)
+        self.broker.drop()
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.assertEqual(got(sink), [1])
+
+    def test_compared_for_nobody(self) -> None:
+        """A comparison of a channel that nobody follows here is for nobody."""
+        self.world.node.compared("a:x", Position("e1", 7))
+        self.assertEqual((self.broker.calls, self.world.node.channels), ([], {}))
+
+    # The broker's answer
 
     def test_cannot_be_subscribed(self) -> None:
         """If the broker cannot deliver the channel, all who wait hear so, and the next one makes it try again."""

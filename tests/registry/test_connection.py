@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -15,6 +16,7 @@ from rtpush.protocol.limits import Limits
 from rtpush.protocol.position import Position
 from rtpush.protocol.pushes import GapPush, PresenceEntry, Subscribed, Unsubscribed
 from rtpush.protocol.recovery import Gap
+from rtpush.registry.connection import _MAX_COMMANDS
 from rtpush.registry.subscription import Since
 from tests.protocol.parsers import read_events, read_frames
 from tests.registry.fakes import FakeSink, PresenceBroker, World, events, frames, got, pushed
@@ -514,6 +516,49 @@ class QueueTests(SynchronousTestCase):
             end()
             self.assertTrue(self.sink.reading)
 
+    def test_too_many_commands(self) -> None:
+        """A client with too many commands under way is not read until some are done, and the peer reads its answers."""
+        commands: list[Deferred[None]] = [Deferred() for _ in range(_MAX_COMMANDS + 1)]
+        for command in commands[:-1]:
+            self.assertTrue(self.sink.reading)
+            self.connection.doing(command)
+        self.assertFalse(self.sink.reading)
+        self.connection.doing(commands[-1])
+        commands[0].callback(None)
+        self.assertFalse(self.sink.reading)
+        self.connection.pauseProducing()
+        commands[1].callback(None)
+        self.assertFalse(self.sink.reading)
+        self.connection.resumeProducing()
+        self.assertTrue(self.sink.reading)
+        for command in commands[2:]:
+            command.callback(None)
+            self.assertTrue(self.sink.reading)
+
+    def test_too_many_commands_for_one_that_does_not_read(self) -> None:
+        """When the peer reads again but its commands are still under way, it is read when some are done."""
+        commands: list[Deferred[None]] = [Deferred() for _ in range(_MAX_COMMANDS)]
+        self.connection.pauseProducing()
+        for command in commands:
+            self.connection.doing(command)
+        self.connection.resumeProducing()
+        self.assertFalse(self.sink.reading)
+        commands[7].callback(None)
+        self.assertTrue(self.sink.reading)
+
+    def test_closing_with_too_many_commands(self) -> None:
+        """One that is to close is read, for its answer to that; the end of its commands changes nothing any more."""
+        commands: list[Deferred[None]] = [Deferred() for _ in range(_MAX_COMMANDS)]
+        for command in commands:
+            self.connection.doing(command)
+        self.connection.disconnect(Disconnect.RECONNECT)
+        self.assertTrue(self.sink.reading)
+        self.sink.reading = False
+        commands[0].callback(None)
+        self.connection.lost()
+        commands[1].callback(None)
+        self.assertFalse(self.sink.reading)
+
     def test_end_of_the_queue(self) -> None:
         """When the connection closes, what waits is dropped, and nothing is written after the farewell."""
         self.connection.pauseProducing()
@@ -673,6 +718,40 @@ class PresenceTests(SynchronousTestCase):
         self.world.follow(self.world.connect(), "here:x")
         self.world.settle()
         self.assertEqual(len({id(sink.written[-1]) for sink in sinks}), 1)
+
+    def test_together(self) -> None:
+        """Those who come and go in one turn are told in one write, in order, each of all but itself."""
+        watcher, bare = self.world.connect(), self.world.connect(SSE, transport="sse")
+        for sink in (watcher, bare):
+            self.world.follow(sink, "here:x")
+            self.world.settle()
+        watcher.written.clear()
+        bare.written.clear()
+        self.broker.is_near = True
+        sinks = [self.world.connect() for _ in range(4)]
+        for sink in sinks:
+            self.world.follow(sink, "here:x")
+        sinks[1].connection.unsubscribe("here:x")
+        ids = [sink.connection.id for sink in sinks]
+        self.assertEqual(watcher.written, [])
+        self.world.turn()
+        self.assertEqual(len(watcher.written), 1)
+        told = [(name, entry["connection"]) for frame in frames(watcher) for name, entry in frame.items()]
+        everything = [*(("join", id_) for id_ in ids), ("leave", ids[1])]
+        self.assertEqual(told, everything)
+        for sink in (sinks[0], sinks[3]):
+            told = [(name, each["connection"]) for frame in frames(sink)[1:] for name, each in frame.items()]
+            self.assertEqual(told, [one for one in everything if one[1] != sink.connection.id])
+        self.assertEqual(([next(iter(frame)) for frame in frames(sinks[1])], bare.written), (["subscribed"], []))
+
+    def test_last_one_out(self) -> None:
+        """If nobody follows the channel any more when the turn ends, nobody is told."""
+        self.broker.is_near = True
+        sink = self.world.connect()
+        self.world.follow(sink, "here:x")
+        sink.connection.unsubscribe("here:x")
+        self.world.turn()
+        self.assertEqual([next(iter(frame)) for frame in frames(sink)], ["subscribed"])
 
     def test_slow_reader_is_not_told(self) -> None:
         """One that has no room is not told who comes and goes, and stays."""

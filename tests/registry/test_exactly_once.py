@@ -1,9 +1,9 @@
 """
 The promise of the registry: every message exactly once and in order, or a gap that is told and was one.
 
-A state machine publishes, delivers, loses and repeats messages, answers the node's calls to the broker in any order,
-connects clients on every transport, pauses, cuts and reconnects them. Each client believes only what it was sent, and
-checks that.
+A state machine publishes, delivers, loses and repeats messages, answers the node's calls to the broker in any order or
+lets them fail, compares positions, connects clients on every transport, pauses, cuts and reconnects them. Each client
+believes only what it was sent, and checks that.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from rtpush.errors import ErrorCode
 from rtpush.protocol.channel import Namespace, SlowReader
 from rtpush.protocol.codecs import JSON
 from rtpush.protocol.forms import POLL, SSE_ENVELOPE, WebSocketForm, poll_body
@@ -33,12 +35,9 @@ from rtpush.protocol.position import Position, parse_cursor
 from rtpush.protocol.sse import event
 from rtpush.registry import channel as channel_module
 from rtpush.registry import subscription as subscription_module
-from rtpush.registry.subscription import Since
+from rtpush.registry.subscription import Since, Stage
 from tests.protocol.parsers import read_events, read_frames
 from tests.registry.fakes import Call, FakeBroker, FakeSink, World
-
-#: For the test: history is read in small pages, so that there are many.
-_SYNC_PAGE = 4
 
 CHANNELS = ("k:a", "k:b")
 
@@ -83,6 +82,12 @@ class Client:
         """Subscribe to one channel from where the client is."""
         assert self.sink is not None
         return self.sink.connection.subscribe(channel, self.places[channel] or self.since)
+
+    def refused(self, sink: FakeSink) -> None:
+        """Be told that a channel cannot be followed for a while: come back later."""
+        if self.sink is sink:
+            sink.connection.lost()
+            self.sink = None
 
     @property
     def is_connected(self) -> bool:
@@ -172,7 +177,17 @@ class WebSocketClient(Client):
     def begin(self) -> None:
         """Subscribe to each channel."""
         for channel in self.channels:
-            self.subscribe(channel).addCallbacks(self.begun, lambda failure: None, callbackArgs=(self.sink,))
+            sink = self.sink
+            assert sink is not None
+            begun = self.subscribe(channel)
+            begun.addCallbacks(self.begun, self.not_begun, callbackArgs=(sink,), errbackArgs=(sink,))
+            if self.sink is not sink:
+                return
+
+    def not_begun(self, failure: Failure, sink: FakeSink) -> None:
+        """Take it that one channel cannot be followed."""
+        if failure.value.kind is ErrorCode.UNAVAILABLE:
+            self.refused(sink)
 
     @staticmethod
     def begun(subscribed: Any, sink: FakeSink) -> None:
@@ -207,7 +222,9 @@ class SseClient(Client):
     def begin(self) -> None:
         """Subscribe to all channels."""
         self.held = gatherResults([self.subscribe(channel) for channel in self.channels], consumeErrors=True)
-        self.held.addErrback(lambda failure: None)
+        sink = self.sink
+        assert sink is not None
+        self.held.addErrback(lambda failure: self.refused(sink))
 
     def release(self) -> None:
         """Open the stream if everything is known."""
@@ -251,7 +268,9 @@ class PollClient(Client):
     def begin(self) -> None:
         """Subscribe to all channels, and answer if there is something."""
         begun = gatherResults([self.subscribe(channel) for channel in self.channels], consumeErrors=True)
-        begun.addCallbacks(self.begun, lambda failure: None, callbackArgs=(self.sink,))
+        sink = self.sink
+        assert sink is not None
+        begun.addCallbacks(self.begun, lambda failure: self.refused(sink), callbackArgs=(sink,))
 
     def begun(self, subscribed: list[Any], sink: FakeSink) -> None:
         """Do what a poll does."""
@@ -293,10 +312,9 @@ class PollClient(Client):
 KINDS = [WebSocketClient, SseClient, PollClient]
 
 
-def is_synchronising(call: Call) -> bool:
-    """Tell whether a call reads what a channel of the node missed."""
-    return call.name == "history" and call.arguments[2] == _SYNC_PAGE
-
+def is_reading(call: Call) -> bool:
+    """Tell whether a call reads history."""
+    return call.name == "history"
 
 
 _which = st.integers(0, 5)
@@ -383,11 +401,19 @@ class ExactlyOnce(RuleBasedStateMachine):
         for call in self.broker.calls:
             call.do()
 
-    @precondition(lambda self: any(map(is_synchronising, self.broker.calls)))
-    @rule()
-    def fail_to_synchronise(self) -> None:
-        """Fail a call by which the node looks for what it missed."""
-        self.broker.fail(next(filter(is_synchronising, self.broker.calls)))
+    @precondition(lambda self: any(map(is_reading, self.broker.calls)))
+    @rule(which=st.none() | _which)
+    def fail_to_read(self, which: int | None) -> None:
+        """Fail a call that reads history, or all of them."""
+        reading = list(filter(is_reading, self.broker.calls))
+        for call in reading if which is None else [reading[which % len(reading)]]:
+            self.broker.fail(call)
+
+    @rule(channel=_channels, back=st.sampled_from([0, 0, 0, 1, 3]))
+    def compare(self, channel: str, back: int) -> None:
+        """Compare a channel with what is the newest position, or was."""
+        tops = [position for name, position in self.broker.published if name == channel]
+        self.broker.compare(channel, tops[-back] if 0 < back <= len(tops) else None)
 
     @rule(channel=_channels, count=st.integers(0, 5))
     def begin_anew(self, channel: str, count: int) -> None:
@@ -432,6 +458,21 @@ class ExactlyOnce(RuleBasedStateMachine):
         if at_once:
             self.connect_again()
 
+    @rule(which=_which, missed=st.integers(4, 9))
+    def stall(self, which: int, missed: int) -> None:
+        """A client comes back, and the broker goes away while it catches up."""
+        client = self.clients[which % len(self.clients)]
+        self.cut(which, 0, missed, True)
+        while client.sink is not None:
+            subscriptions = client.sink.connection.subscriptions.values()
+            if any(subscription.stage is Stage.READING for subscription in subscriptions):
+                self.fail_to_read(None)
+                return
+            if not self.broker.calls:
+                return
+            self.broker.answer(1)
+            self.release()
+
     @rule(which=st.none() | _which)
     def drain(self, which: int | None) -> None:
         """A client, or each, reads all that waits for it."""
@@ -468,6 +509,26 @@ class ExactlyOnce(RuleBasedStateMachine):
             for channel in CHANNELS:
                 self.publish(channel, 1, True, "wait")
             self.come_to_rest()
+        self.everybody_is_there()
+
+    @rule(channel=_channels, count=st.integers(0, 6), anew=st.booleans())
+    def settle_by_comparison(self, channel: str, count: int, anew: bool) -> None:
+        """When messages were lost on the way, or the epoch changed, a comparison is as good as a message."""
+        if anew:
+            self.broker.begin_anew(channel)
+        self.publish(channel, count, True, "drop")
+        self.come_to_rest()
+        for each in CHANNELS:
+            self.broker.compare(each)
+        self.come_to_rest()
+        self.everybody_is_there()
+
+    def everybody_is_there(self) -> None:
+        """See that each client is at the newest message."""
+        for client in self.clients:
+            if isinstance(client, PollClient):
+                # One that had nothing to tell does not know yet where it begins.
+                client.time_out()
         for client in self.clients:
             for channel in client.channels:
                 assert client.places[channel] == self.broker.top(channel), "a client is left behind"
@@ -476,6 +537,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         """Let everything happen that can."""
         for _ in range(1000):
             self.world.settle()
+            self.broker.compare_unread()
             self.release()
             before = [dict(client.places) for client in self.clients]
             busy = False
@@ -516,5 +578,6 @@ class ExactlyOnceTests(SynchronousTestCase):
         """Whatever happens, in any order, each client gets each message once and in order, or a gap that is one."""
         self.patch(subscription_module, "_MAX_ARRIVED", 5)
         self.patch(subscription_module, "_CHUNK_BYTES", 8)
-        self.patch(channel_module, "_SYNC_PAGE", _SYNC_PAGE)
+        self.patch(channel_module, "_SYNC_PAGE", 4)
+        self.patch(channel_module, "_MAX_INCOMING", 5)
         run_state_machine_as_test(ExactlyOnce, settings=settings(max_examples=100, stateful_step_count=40))

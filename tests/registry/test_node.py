@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+
+from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+import rtpush
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.interfaces import IBrokerReceiver, IHealthCheck
 from rtpush.protocol.channel import Access
@@ -116,6 +121,44 @@ class AskTests(SynchronousTestCase):
         world.settle()
         sink.connection.unsubscribe("here:x")
         self.assertEqual([call.name for call in world.broker.calls], ["unsubscribe"])
+
+    def test_questions(self) -> None:
+        """Other nodes are answered by what was set for it; before that, and if it raises, there is no answer."""
+        failure = self.failureResultOf(self.node.asked(b"what"), RtpushError)
+        self.assertIs(failure.value.kind, ErrorCode.NOT_AVAILABLE)
+        self.node.answering = lambda question: succeed(question[::-1])
+        self.assertEqual(self.successResultOf(self.node.asked(b"what")), b"tahw")
+        self.node.answering = lambda question: succeed(b"%d" % question[1])
+        self.failureResultOf(self.node.asked(b""), IndexError)
+
+    def test_status(self) -> None:
+        """What the others are to know is there as JSON, and counts what there is."""
+        sinks = [self.world.connect(transport=transport) for transport in ("websocket", "sse", "sse")]
+        self.world.follow(sinks[0], "a:x")
+        self.world.clock.advance(2.5)
+        sinks[1].connection.lost()
+        sinks[1].connection.lost()
+        status = json.loads(self.node.status())
+        self.assertEqual(
+            {name: status[name] for name in ("node", "uptime", "leaving", "connections", "transports", "channels")},
+            {
+                "node": "n1",
+                "uptime": 2.5,
+                "leaving": False,
+                "connections": 2,
+                "transports": {"websocket": 1, "sse": 1},
+                "channels": 1,
+            },
+        )
+        self.assertEqual((status["version"], status["pid"]), (rtpush.__version__, os.getpid()))
+
+    def test_retry_after(self) -> None:
+        """Those who are refused come back after whole seconds that chance spreads."""
+        found = set()
+        for chance in range(100):
+            self.world.chance = chance / 100
+            found.add(self.node.retry_after())
+        self.assertEqual(found, {1, 2, 3, 4, 5})
 
     def test_message_for_nobody(self) -> None:
         """A message of a channel that nobody here follows is for nobody."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -14,7 +15,7 @@ from rtpush.protocol.lifecycle import State
 from rtpush.protocol.limits import Limits
 from rtpush.protocol.position import Position
 from rtpush.registry import subscription as subscription_module
-from rtpush.registry.subscription import Since, Stage
+from rtpush.registry.subscription import Since, Stage, Subscription
 from tests.registry.fakes import FakeSink, World, events, frames, got, pushed
 
 
@@ -117,19 +118,120 @@ class BeginTests(SynchronousTestCase):
         self.assertEqual(self.broker.subscribed, set())
         self.assertIs(self.sink.connection.state, State.OPEN)
 
-    def test_history_away_later(self) -> None:
-        """If it cannot be read on the way, the connection ends, and the client comes back with its position."""
+    def catching_up(self) -> FakeSink:
+        """Return a client that has read one page of three."""
         self.world = World(limits=Limits(page_messages=2))
         self.broker = self.world.broker
-        self.broker.emit("a:x", *range(1, 10))
+        self.broker.emit("a:x", *range(1, 7))
         sink = self.world.connect()
         self.world.follow(sink, "a:x", Since.EARLIEST)
         self.broker.answer(2)
         self.assertEqual(got(sink), [1, 2])
+        return sink
+
+    def test_history_away_later(self) -> None:
+        """If it cannot be read on the way, the client stays, and it is read when the broker compares."""
+        sink = self.catching_up()
+        subscription = sink.connection.subscriptions["a:x"]
+        self.broker.emit("a:x", 7)
+        for _ in range(3):
+            self.broker.fail(self.broker.calls[0])
+            self.assertIs(subscription.stage, Stage.STALLED)
+            self.broker.deliver()
+            self.world.turn()
+            self.broker.compare("a:x", Position("e1", 0))
+        self.broker.emit("a:x", 8)
+        self.world.settle()
+        self.assertEqual(got(sink), list(range(1, 9)))
+        self.assertIs(sink.connection.state, State.OPEN)
+        self.assertIs(subscription.stage, Stage.LIVE)
+
+    def test_history_away_and_begun_anew(self) -> None:
+        """If all is lost meanwhile, that is one gap, and the stream goes on."""
+        sink = self.catching_up()
         self.broker.fail(self.broker.calls[0])
+        self.broker.begin_anew("a:x")
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.broker.emit("a:x", 9)
+        self.world.settle()
+        self.assertEqual(
+            pushed(sink, "gap"), [{"channel": "a:x", "epoch": "e2", "offset": 0, "reason": "epoch_changed"}]
+        )
+        self.assertEqual(got(sink), [1, 2, 9])
+
+    def test_slow_reader_and_history_away(self) -> None:
+        """One that waits for the broker and does not read either waits for both, in any order."""
+        for drained_first in (True, False):
+            sink = self.catching_up()
+            sink.connection.pauseProducing()
+            self.broker.fail(self.broker.calls[0])
+            if drained_first:
+                sink.drain()
+                self.broker.compare("a:x")
+            else:
+                self.broker.compare("a:x")
+                self.world.settle()
+                self.assertEqual(got(sink), [1, 2])
+                sink.drain()
+            self.world.settle()
+            self.assertEqual(got(sink), [1, 2, 3, 4, 5, 6])
+
+    def test_ended_while_history_is_away(self) -> None:
+        """One that is gone when the broker is back is not read for."""
+        sink = self.catching_up()
+        self.broker.fail(self.broker.calls[0])
+        other = self.world.connect()
+        self.world.follow(other, "a:x")
+        sink.connection.unsubscribe("a:x")
+        self.broker.compare("a:x")
+        self.assertEqual(self.broker.calls, [])
+
+    def test_gone_before_history_fails(self) -> None:
+        """That history cannot be read for one that is gone is nothing."""
+        sink = self.catching_up()
+        sink.connection.lost()
+        self.broker.fail(self.broker.calls[0])
+        self.world.settle()
+        self.assertEqual(self.world.node.channels, {})
+
+    def test_history_broken_later(self) -> None:
+        """Any other failure on the way ends the one connection, and the client comes back with its position."""
+        sink = self.catching_up()
+        other = self.world.connect()
+        self.world.follow(other, "a:x")
+        self.broker.fail(self.broker.calls[0], ErrorCode.INTERNAL)
         assert sink.finished is not None
         self.assertEqual(sink.finished[1], 1011)
         self.assertEqual(len(self.flushLoggedErrors(RtpushError)), 1)
+        self.assertIs(other.connection.state, State.OPEN)
+
+    def test_retrying_breaks(self) -> None:
+        """One for which a comparison raises does not keep it from the others."""
+        sinks = [self.catching_up()]
+        sinks.append(self.world.connect())
+        self.world.follow(sinks[1], "a:x", Position("e1", 1))
+        self.broker.answer(2)
+        while self.broker.calls:
+            self.broker.fail(self.broker.calls[0])
+        self.assertEqual([sink.connection.subscriptions["a:x"].stage for sink in sinks], [Stage.STALLED] * 2)
+        self.patch(Subscription, "retry", breaking(sinks[0]))
+        self.broker.compare("a:x")
+        self.world.settle()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(got(sinks[1]), [2, 3, 4, 5, 6])
+
+
+def breaking(sink: FakeSink) -> Callable[[Subscription], None]:
+    """Return a ``retry`` that raises for one connection."""
+    retry = Subscription.retry
+
+    def raising(subscription: Subscription) -> None:
+        if subscription.connection is sink.connection:
+            raise ZeroDivisionError("broken")
+        retry(subscription)
+
+    return raising
 
 
 class NoHoleTests(SynchronousTestCase):

@@ -1,0 +1,37 @@
+"""What nodes know of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+__all__ = ["Answers", "NodeStatus"]
+
+
+@attrs.frozen(slots=True)
+class NodeStatus:
+    """
+    What a node has told the others of itself.
+
+    :ivar id: Its id, which no other process has or had.
+    :ivar status: A JSON object.
+    :ivar age: Seconds since it was told.
+    """
+
+    id: str
+    status: bytes
+    age: float
+
+
+@attrs.frozen(slots=True)
+class Answers:
+    """
+    What the other nodes answered to a question.
+
+    :ivar answers: Those that came in time, in no order.
+    :ivar missing: The ids of nodes that live and did not answer.
+    """
+
+    answers: Sequence[bytes]
+    missing: Sequence[str] = ()
