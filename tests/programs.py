@@ -23,16 +23,18 @@ __all__ = ["PROGRAMS", "Program", "find", "main"]
 @attrs.frozen
 class Program:
     """
-    A program that tests use.
+    A program that tests use, or a library of one.
 
     :ivar name: The command.
     :ivar package: The package of Debian that has it.
     :ivar tests: Which tests skip without it.
+    :ivar path: Where the library is; nothing for a command.
     """
 
     name: str
     package: str
     tests: str
+    path: str = ""
 
 
 PROGRAMS = (
@@ -42,6 +44,7 @@ PROGRAMS = (
     Program("nginx", "nginx", "those through a proxy"),
     Program("haproxy", "haproxy", "those through HAProxy"),
     Program("node", "nodejs", "those of the JavaScript client"),
+    Program("redis of Node", "node-redis", "those of Redis from Node", "/usr/share/nodejs/redis"),
     Program("curl", "curl", "those of what the README shows"),
 )
 
@@ -54,7 +57,9 @@ def find(name: str) -> str | None:
 
 
 def _missing() -> list[Program]:
-    return [program for program in PROGRAMS if find(program.name) is None]
+    return [
+        program for program in PROGRAMS if not (Path(program.path).exists() if program.path else find(program.name))
+    ]
 
 
 @contextlib.contextmanager

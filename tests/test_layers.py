@@ -33,6 +33,15 @@ LAYERS = {
 PURE = {"errors", "protocol"}
 IMPURE_PACKAGES = {"twisted", "zope", "autobahn", "txredisapi", "asyncio", "socket", "time", "random", "threading"}
 
+#: Modules that, by way of txredisapi, bring the reactor: all that speak with Redis. Only the service imports them, when
+#: a configuration asks for it.
+ON_TXREDISAPI = {
+    f"rtpush.broker.redis.{name}"
+    for name in (
+        "broker", "following", "link", "membership", "presence", "protocol", "questions", "session", "shard"
+    )
+}
+
 #: Parts that may import the reactor as they are imported. Elsewhere it is passed in.
 WITH_REACTOR = {"service", "cli"}
 
@@ -134,9 +143,14 @@ class LayerTests(SynchronousTestCase):
 
     def test_no_reactor(self) -> None:
         """Importing all that is not the service installs no reactor, not even by way of others."""
-        loaded = loaded_by([name for name, _ in modules() if name.split(".")[1] not in WITH_REACTOR])
+        names = [name for name, _ in modules() if name not in ON_TXREDISAPI]
+        loaded = loaded_by([name for name in names if name.split(".")[1] not in WITH_REACTOR])
         self.assertIn("rtpush.transports", loaded)
         self.assertNotIn("twisted.internet.reactor", loaded)
+
+    def test_no_txredisapi(self) -> None:
+        """What every process imports, does not bring txredisapi."""
+        self.assertNotIn("txredisapi", loaded_by(["rtpush.service.assemble", "rtpush.service.config"]))
 
 
 class CheckTests(SynchronousTestCase):

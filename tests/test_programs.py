@@ -50,6 +50,14 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(self.installed, [["no-such-package"]])
         self.assertIn("no-such-program", said)
 
+    def test_library(self) -> None:
+        """A library is missing if it is not where its package has it, whatever commands there are."""
+        here = programs.Program("no-such-program", "dash", "all", os.path.dirname(__file__))
+        gone = programs.Program("sh", "no-such-library", "none at all", "/no/such/library")
+        self.patch(programs, "PROGRAMS", (here, gone))
+        self.assertIn("no-such-library", self._said(user=0))
+        self.assertEqual(self.installed, [["no-such-library"]])
+
     def test_nothing_missing(self) -> None:
         """Where all is there, nothing is installed or said."""
         self.patch(programs, "PROGRAMS", programs.PROGRAMS[:1])

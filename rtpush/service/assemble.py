@@ -42,7 +42,7 @@ def build_node(config: Config, clock: IReactorTime) -> Node:
     name = config.server.node or f"{socket.gethostname()}-{os.getpid()}"
     node = Node(
         clock,
-        _broker(config, clock, namespaces),
+        _broker(config, clock, namespaces, name),
         namespaces,
         name=name,
         limits=config.limits,
@@ -55,12 +55,47 @@ def build_node(config: Config, clock: IReactorTime) -> Node:
     return node
 
 
-def _broker(config: Config, clock: IReactorTime, namespaces: Namespaces) -> IBroker:
+def _broker(config: Config, clock: IReactorTime, namespaces: Namespaces, name: str) -> IBroker:
+    if config.broker.engine == "redis":
+        return _redis_broker(config, clock, namespaces, name)
     broker: IBroker = MemoryBroker(
         clock,
         namespaces,
         position_ttl=config.broker.position_ttl,
         idempotency_window=config.broker.idempotency_window,
+    )
+    return broker
+
+
+def _redis_broker(config: Config, clock: IReactorTime, namespaces: Namespaces, name: str) -> IBroker:
+    # Not before it is needed: what it is built on imports the reactor.
+    from rtpush.broker.redis.broker import RedisBroker
+    from rtpush.broker.redis.scripts import Scripts
+    from rtpush.broker.redis.session import Dialler
+
+    settings = config.redis
+    scripts = Scripts(
+        settings.prefix,
+        config.namespaces,
+        message_bytes=config.limits.message_bytes,
+        position_ttl=config.broker.position_ttl,
+        idempotency_window=config.broker.idempotency_window,
+    )
+    files = {"ca": settings.ca, "certificate": settings.certificate, "key": settings.key}
+    broker: IBroker = RedisBroker(
+        clock,
+        namespaces,
+        [
+            Dialler(clock, address, scripts, client_name=f"rtpush:{name}", timeout=settings.timeout, **files)
+            for address in settings.url
+        ],
+        scripts,
+        name=name,
+        position_ttl=config.broker.position_ttl,
+        idempotency_window=config.broker.idempotency_window,
+        timeout=settings.timeout,
+        node_ttl=settings.node_ttl,
+        chance=random.random,
     )
     return broker
 

@@ -9,10 +9,22 @@ from typing import Any
 from rtpush.protocol.channel import Namespace
 from rtpush.service import ini
 from rtpush.service.listen import is_local
-from rtpush.service.schema import NAMESPACE, SECTIONS, Api, Broker, Config, Poll, SectionType, Server, WebSocket
+from rtpush.service.schema import (
+    AUTO,
+    NAMESPACE,
+    SECTIONS,
+    Api,
+    Broker,
+    Config,
+    Poll,
+    Redis,
+    SectionType,
+    Server,
+    WebSocket,
+)
 from rtpush.service.values import nearest
 
-__all__ = ["Api", "Broker", "Config", "ConfigError", "Poll", "Server", "WebSocket", "load", "parse"]
+__all__ = ["Api", "Broker", "Config", "ConfigError", "Poll", "Redis", "Server", "WebSocket", "load", "parse", "read"]
 
 _NAMESPACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -44,17 +56,25 @@ def load(path: str) -> Config:
 
     :raises ConfigError: if it cannot be read or used.
     """
+    return parse(read(path), path)
+
+
+def read(path: str) -> str:
+    """
+    Return the text of a configuration file.
+
+    :raises ConfigError: if it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read()
     except (OSError, ValueError) as error:
         raise ConfigError(path, None, f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(path, line, f"byte 0x{content[error.start]:02x}: expected text in UTF-8") from error
-    return parse(text, path)
 
 
 def parse(text: str, path: str = "<text>") -> Config:
@@ -123,10 +143,19 @@ def _values(section: ini.Section, section_type: SectionType) -> dict[str, object
 def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> None:
     """Check what no key can tell by itself."""
     remote = [address for address in config.server.listen if not is_local(address)]
-    origins = config.server.allowed_origins
-    backoff, limits, poll = config.backoff, config.limits, config.poll
+    origins, workers = config.server.allowed_origins, config.server.workers
+    backoff, limits, poll, redis = config.backoff, config.limits, config.poll, config.redis
     rules = (
         ("server", "allowed_origins", "*" in origins and len(origins) > 1, "expected * to stand alone"),
+        (
+            "server",
+            "workers",
+            workers != 1 and config.broker.engine == "memory",
+            (
+                f"{'auto' if workers == AUTO else workers}: expected 1 with [broker] engine = memory, "
+                "whose messages do not reach other processes"
+            ),
+        ),
         (
             "backoff",
             "base",
@@ -154,10 +183,32 @@ def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> Non
                 "which is neither a loopback address (as in tcp:8080:interface=127.0.0.1) nor a Unix socket"
             ),
         ),
+        (
+            "redis",
+            "url",
+            len({address.shard for address in redis.url}) < len(redis.url),
+            "expected each server and database once",
+        ),
+        ("redis", "certificate", bool(redis.certificate) > bool(redis.key), "expected the key with it"),
+        ("redis", "key", bool(redis.key) > bool(redis.certificate), "expected the certificate with it"),
+        *(
+            ("redis", key, config.broker.engine == "redis" and bool(problem), f"{ini.show(path)}: {problem}")
+            for key, path in (("ca", redis.ca), ("certificate", redis.certificate), ("key", redis.key))
+            if (problem := path and _unreadable(path))
+        ),
     )
     for section, key, broken, problem in rules:
         if broken:
             raise ini.Mistake(lines.get((section, key)), f"[{section}] {key}: {problem}")
+
+
+def _unreadable(path: str) -> str:
+    """Say why a file cannot be read, or nothing."""
+    try:
+        with open(path, "rb"):
+            return ""
+    except OSError as error:
+        return f"cannot read the file: {error.strerror}"
 
 
 def _likely_section(name: str) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import attrs
 
+from rtpush.broker.redis.address import RedisAddress, parse_address
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, SlowReader
 from rtpush.protocol.limits import Limits
 from rtpush.service.listen import listen_address
-from rtpush.service.values import Many, Value, boolean, choice, integer, matching, member, number, origin, url
+from rtpush.service.values import Many, One, Value, boolean, choice, integer, matching, member, number, origin, url
 
 __all__ = [
+    "AUTO",
     "NAMESPACE",
     "SECTIONS",
     "Api",
@@ -22,6 +24,7 @@ __all__ = [
     "Config",
     "Key",
     "Poll",
+    "Redis",
     "SectionType",
     "Server",
     "WebSocket",
@@ -32,13 +35,22 @@ _HOUR = 3600
 _YEAR = 366 * 24 * _HOUR
 _GIBIBYTE = 1 << 30
 
+#: As a number of workers: one per processor.
+AUTO = 0
+
 
 @attrs.frozen(kw_only=True)
 class Server:
-    """``[server]``: where the node listens and what it offers. ``node`` is empty for a name made at the start."""
+    """
+    ``[server]``: where the node listens and what it offers.
+
+    :ivar node: Its name; empty for one made at the start.
+    :ivar workers: How many processes there are, or :data:`AUTO`.
+    """
 
     listen: tuple[str, ...]
     node: str = ""
+    workers: int = 1
     public_url: str = ""
     transports: tuple[str, ...] = _TRANSPORTS
     allowed_origins: tuple[str, ...] = ()
@@ -82,6 +94,19 @@ class Broker:
 
 
 @attrs.frozen(kw_only=True)
+class Redis:
+    """``[redis]``: what counts if the engine is Redis. Several addresses are shards."""
+
+    url: tuple[RedisAddress, ...] = (parse_address("redis://127.0.0.1:6379/0"),)
+    prefix: str = "rtpush"
+    timeout: float = 5.0
+    node_ttl: float = 15.0
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class Config:
     """All of the configuration."""
 
@@ -92,6 +117,7 @@ class Config:
     poll: Poll = attrs.Factory(Poll)
     api: Api = attrs.Factory(Api)
     broker: Broker = attrs.Factory(Broker)
+    redis: Redis = attrs.Factory(Redis)
     namespaces: tuple[Namespace, ...] = ()
 
 
@@ -133,7 +159,14 @@ class SectionType:
         return attrs.fields_dict(self.holder)[key.field].default
 
 
+def _workers() -> One:
+    whole = integer(1, 256)
+    return One(f"{whole.expected}, or auto", lambda text: AUTO if text == "auto" else whole.convert(text))
+
+
 _API_KEY = matching(r"[!-~]{16,200}", "a key of 16 to 200 printable ASCII characters without space", secret=True)
+_REDIS_URL = One("an address such as redis://127.0.0.1:6379/0", parse_address, secret=True)
+_FILE = matching(r"[^\0]+", "the path of a file")
 
 SECTIONS = (
     SectionType(
@@ -149,6 +182,11 @@ SECTIONS = (
                 "node",
                 matching(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, dots, underscores and hyphens"),
                 "The name of this node. By default it is made of the host's name and the process id.",
+            ),
+            Key(
+                "workers",
+                _workers(),
+                "How many processes share the addresses: a number, or auto for one per processor.",
             ),
             Key(
                 "public_url",
@@ -262,7 +300,7 @@ SECTIONS = (
         (
             Key(
                 "engine",
-                choice("memory"),
+                choice("memory", "redis"),
                 "What carries messages and keeps history. With memory, history ends with the process.",
             ),
             Key(
@@ -275,6 +313,40 @@ SECTIONS = (
                 number(0, _YEAR),
                 "Seconds in which a publish with the same idempotency key is not done again.",
             ),
+        ),
+    ),
+    SectionType(
+        "redis",
+        Redis,
+        (
+            Key(
+                "url",
+                Many(_REDIS_URL, least=1),
+                "Where Redis is. Several addresses, one a line, share the channels between them.",
+            ),
+            Key(
+                "prefix",
+                matching(r"[A-Za-z0-9_]{1,32}", "1 to 32 letters, digits and underscores"),
+                "What all its keys and channels in Redis begin with: another one for each installation, "
+                "even in different databases of a Redis.",
+            ),
+            Key(
+                "timeout",
+                number(0.1, 60),
+                "Seconds within which Redis must answer; after them its connections are made anew.",
+            ),
+            Key(
+                "node_ttl",
+                number(3, _HOUR),
+                "Seconds after which a node that is not heard of counts as dead.",
+            ),
+            Key(
+                "ca",
+                _FILE,
+                "The file of the authorities that may sign Redis's certificate, if not those of the system.",
+            ),
+            Key("certificate", _FILE, "The file of the certificate that this node shows to Redis, if it asks for one."),
+            Key("key", _FILE, "The file of that certificate's private key."),
         ),
     ),
 )

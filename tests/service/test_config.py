@@ -11,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from rtpush.broker.redis.address import RedisAddress
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, SlowReader
 from rtpush.protocol.limits import Limits
 from rtpush.service import config, ini
-from rtpush.service.schema import NAMESPACE, SECTIONS
+from rtpush.service.schema import AUTO, NAMESPACE, SECTIONS
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -46,7 +47,7 @@ _BAD = (
     (_LISTEN + "heartbaet = 3", 3, "[server] heartbaet: unknown key", "did you mean heartbeat?"),
     (_LISTEN + "Heartbeat = 3", 3, "[server] Heartbeat: unknown key", "did you mean heartbeat?"),
     (_LISTEN + "message_bytes = 3", 3, "unknown key", "did you mean message_bytes of [limits]?"),
-    (_LISTEN + "workers = 2", 3, "[server] workers: unknown key", "known are listen, node"),
+    (_LISTEN + "processes = 2", 3, "[server] processes: unknown key", "known are listen, node"),
     (_LISTEN + "[namespace:x]\nhistory = 3", 4, "[namespace:x] history: unknown key", "did you mean history_"),
     # Numbers.
     (_LISTEN + "heartbeat =", 3, "[server] heartbeat: there is no value", "a number of seconds from 0.1 to 3600"),
@@ -64,9 +65,12 @@ _BAD = (
     (_LISTEN + "[limits]\nmessage_bytes = 0", 4, "'0'", "from 1"),
     (_LISTEN + "[limits]\nmessage_bytes = " + "9" * 5000, 4, "a whole number"),
     (_LISTEN + "[poll]\njitter = 1.1", 4, "'1.1'", "from 0 to 1"),
+    (_LISTEN + "workers = 0", 3, "[server] workers: '0'", "a whole number from 1 to 256, or auto"),
+    (_LISTEN + "workers = 257", 3, "'257'", "a whole number from 1 to 256, or auto"),
+    (_LISTEN + "workers = Auto", 3, "'Auto'", "a whole number from 1 to 256, or auto"),
     # Words.
     (_LISTEN + "echo = perhaps", 3, "[server] echo: 'perhaps'", "expected yes or no"),
-    (_LISTEN + "[broker]\nengine = redis", 4, "'redis'", "expected memory"),
+    (_LISTEN + "[broker]\nengine = rediss", 4, "'rediss'", "expected memory or redis", "did you mean redis?"),
     (_LISTEN + "[namespace:x]\npublish = anybody", 4, "'anybody'", "anyone or server", "did you mean anyone?"),
     (_LISTEN + "[namespace:x]\nslow_reader = drop", 4, "'drop'", "recover or disconnect"),
     (_LISTEN + "node = a b", 3, "'a b'", "expected 1 to 64 letters"),
@@ -93,6 +97,29 @@ _BAD = (
     (_LISTEN + "[poll]\ntimeout = 61", 4, "[poll] timeout: 61: expected at most max_timeout, which is 60"),
     (_LISTEN + "[limits]\nmessage_bytes = 2000000", 4, "expected at most request_bytes, which is 1048576"),
     (_LISTEN + "[api]\nopen = yes", 4, "[api] open: 'yes'", "expected no", "'tcp:8080'", "interface=127.0.0.1"),
+    # Redis.
+    (_LISTEN + "[redis]\nurl =", 4, "[redis] url: there is no value", "an address such as redis://127.0.0.1:6379/0"),
+    (_LISTEN + "[redis]\nurl = localhost", 4, "a value of 9 characters", "(it begins with redis://"),
+    (_LISTEN + "[redis]\nurl = redis://a\n  redis://a:6379/0", 5, "expected each value once"),
+    (_LISTEN + "[redis]\nurl = redis://a\n  redis://:x@a/0", 4, "[redis] url: expected each server and database once"),
+    (_LISTEN + "[redis]\nprefix = a:b", 4, "[redis] prefix: 'a:b'", "1 to 32 letters"),
+    (_LISTEN + "[redis]\nprefix = " + 33 * "a", 4, "1 to 32 letters"),
+    (_LISTEN + "[redis]\ntimeout = 61", 4, "'61'", "from 0.1 to 60"),
+    (_LISTEN + "[redis]\nnode_ttl = 2", 4, "'2'", "from 3 to 3600"),
+    (_LISTEN + "[redis]\ncertificate = /x", 4, "[redis] certificate: expected the key with it"),
+    (_LISTEN + "[redis]\nkey = /x", 4, "[redis] key: expected the certificate with it"),
+    (
+        _LISTEN + "[broker]\nengine = redis\n[redis]\nca = /no/such/file",
+        6,
+        "[redis] ca: '/no/such/file': cannot read the file: No such file",
+    ),
+    (
+        _LISTEN + "[broker]\nengine = redis\n[redis]\nkey = /no/such/file\ncertificate = /",
+        7,
+        "[redis] certificate: '/': cannot read the file: Is a directory",
+    ),
+    (_LISTEN + "workers = 4", 3, "[server] workers: 4: expected 1 with [broker] engine = memory, whose messages"),
+    (_LISTEN + "workers = auto", 3, "[server] workers: auto: expected 1 with [broker] engine = memory"),
     # Names that would break the line.
     (_LISTEN + "a\u2028b = 1", 3, "a\\u2028b: unknown key"),
     (_LISTEN + "[a\x0bb\x85c]", 3, "[a\\x0bb\\x85c]: unknown section"),
@@ -137,6 +164,9 @@ class LoadTests(SynchronousTestCase):
             "[backoff]\nbase = 2\nmax = 60\njitter = 0.25\n"
             "[limits]\nmessage_bytes = 7\npage_messages = 9\n"
             "[api]\nopen = yes\nkeys = 0123456789abcdef  # the old one\n  fedcba9876543210\n"
+            "[broker]\nengine = redis\n"
+            "[redis]\nurl =\n  redis://:a%3Ab@redis-1  # the first\n  unix:///run/r.sock?db=3\n"
+            "prefix = Push_2\ntimeout = 2.5\nnode_ttl = 5\n"
             "[namespace:a.b-c_1]\nhistory_size = 5\nsubscribe = server\npublish = anyone\nslow_reader = disconnect\n"
             "[namespace:default]\n"
         )
@@ -157,6 +187,16 @@ class LoadTests(SynchronousTestCase):
                 backoff=Backoff(2.0, 60.0, 0.25),
                 limits=Limits(message_bytes=7, page_messages=9),
                 api=config.Api(open=True, keys=("0123456789abcdef", "fedcba9876543210")),
+                broker=config.Broker(engine="redis"),
+                redis=config.Redis(
+                    url=(
+                        RedisAddress(hosts=(("redis-1", 6379),), password="a:b"),
+                        RedisAddress(path="/run/r.sock", db=3),
+                    ),
+                    prefix="Push_2",
+                    timeout=2.5,
+                    node_ttl=5.0,
+                ),
                 namespaces=(
                     Namespace(
                         name="a.b-c_1",
@@ -170,6 +210,16 @@ class LoadTests(SynchronousTestCase):
             ),
         )
 
+    def test_workers(self) -> None:
+        """One worker is for every engine; several are for one that joins them."""
+        redis = "[broker]\nengine = redis\n"
+        for line, workers in (
+            ("workers = 1\n", 1),
+            ("workers = 256\n" + redis, 256),
+            ("workers = auto\n" + redis, AUTO),
+        ):
+            self.assertEqual(config.parse(_LISTEN + line).server.workers, workers)
+
     def test_secret(self) -> None:
         """An API key is shown neither by a message about it nor by the configuration that holds it."""
         for keys in ("secret", "secret-secret-secret\n  secret-secret-secret", "secret secret secret secret"):
@@ -177,6 +227,30 @@ class LoadTests(SynchronousTestCase):
             self.assertIn("[api] keys: a value of ", str(error))
             self.assertNotIn("secret", str(error))
         self.assertNotIn("secret", repr(config.parse(f"{_LISTEN}[api]\nkeys = secret-secret-secret")))
+
+    def test_secret_of_redis(self) -> None:
+        """A password of Redis is shown neither by a message about it nor by the configuration that holds it."""
+        for urls in (
+            "redis://:secret@host:port",
+            "redis://secret@host",
+            "redis://:secret@a\n  redis://:secret@a",
+            "redis://:secret@a\n  redis://:secret2@a",
+            "redis+sentinel://a/b?sentinel_password=secret&x",
+            "http://secret",
+        ):
+            error = self.assertRaises(config.ConfigError, config.parse, f"{_LISTEN}[redis]\nurl = {urls}")
+            self.assertIn("[redis] url: ", str(error))
+            self.assertNotIn("secret", str(error))
+        urls = "redis://:secret@a\n  redis+sentinel://:secret@a/b?sentinel_password=secret"
+        self.assertNotIn("secret@", repr(parsed := config.parse(f"{_LISTEN}[redis]\nurl = {urls}")))
+        self.assertNotIn("'secret'", repr(parsed))
+
+    def test_files_of_redis(self) -> None:
+        """Files of Redis must be readable if Redis is used, and are of no concern if not."""
+        path = self._file(b"")
+        for engine, ca in (("redis", path), ("memory", path), ("memory", "/no/such/file")):
+            parsed = config.parse(f"{_LISTEN}[broker]\nengine = {engine}\n[redis]\nca = {ca}")
+            self.assertEqual(parsed.redis.ca, ca)
 
     def test_unreadable(self) -> None:
         """A file that is not there, is a directory, or has an impossible name is told in one line."""
