@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, ClassVar, NoReturn, TextIO
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn, TextIO, cast
 
-from twisted.application.service import IService, Service
+import attrs
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IReactorCore
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as BaseOptions
-from twisted.web.server import Site
 
 from rtpush.registry.node import Node
 from rtpush.service.assemble import build_node, build_site
-from rtpush.service.config import Config, ConfigError, load
+from rtpush.service.child import FIRST_SOCKET, ParentWatch, unpacked
+from rtpush.service.config import Config, ConfigError, parse, read
+from rtpush.service.sockets import CannotListen, listen, listen_inherited
+from rtpush.service.workers import Workers, worker_count
 
-__all__ = ["CannotListen", "Options", "PushService", "makeService"]
+__all__ = ["Options", "PushService", "makeService"]
 
 #: Seconds for which farewells may go out before the process ends.
 _FAREWELL = 0.5
@@ -31,10 +34,14 @@ class Options(BaseOptions):
     """The command line."""
 
     synopsis = "--config FILE [--check]"
-    optParameters: ClassVar[Any] = [["config", "c", None, "The configuration file."]]
+    optParameters: ClassVar[Any] = [
+        ["config", "c", None, "The configuration file."],
+        ["worker", None, None, "Not for you: rtpush starts its workers with it.", int],
+    ]
     optFlags: ClassVar[Any] = [["check", None, "Say whether the configuration is good, and end."]]
 
     configuration: Config
+    configuration_text: str
 
     def postOptions(self) -> None:
         """Read the configuration; a mistake in it is one line and exit code 1."""
@@ -42,70 +49,50 @@ class Options(BaseOptions):
         if path is None:
             _die("rtpush: --config FILE is missing: expected a configuration file, such as conf/dev.ini")
         try:
-            self.configuration = load(path)
+            self.configuration_text = read(path) if self["worker"] is None else unpacked(sys.stdin.buffer)
+            self.configuration = parse(self.configuration_text, path)
         except ConfigError as error:
             _die(str(error))
+        except ValueError:
+            _die("rtpush: --worker is for rtpush itself: expected the configuration on the standard input")
         if self["check"]:
             sys.stdout.write(f"{path}: ok\n")
             raise SystemExit(0)
-
-
-class CannotListen(Exception):
-    """An address cannot be had."""
 
 
 class PushService(Service):
     """
     A node and the ports that it listens on.
 
-    :param foreground: Whether a person sees the standard error of this process.
+    :param sockets: File descriptors to accept connections from, in the order of the listen addresses: if another
+        process has opened them.
     """
 
     _log = Logger()
 
-    def __init__(self, config: Config, *, foreground: bool = True) -> None:
+    def __init__(self, config: Config, sockets: Sequence[int] = ()) -> None:
         self._config = config
-        self._foreground = foreground
+        self._sockets = sockets
         self._ports: list[IListeningPort] = []
         self._node: Node | None = None
 
     def startService(self) -> None:
         """
-        Start the node, then listen everywhere; one address that cannot be had ends the process.
+        Start the node, then listen everywhere.
 
-        :raises CannotListen: in the background, where twistd tells it the process that has started this one.
+        :raises CannotListen: if an address cannot be had.
         """
         super().startService()  # type: ignore[no-untyped-call]
         self._node = build_node(self._config, reactor)
         site = build_site(self._config, self._node, reactor)
         self._node.start().addErrback(self._failed)
-        for address in self._config.server.listen:
-            self._listen(address, site)
-
-    def _listen(self, address: str, site: Site) -> None:
-        try:
-            listening = serverFromString(reactor, address).listen(site)
-        except (ValueError, OSError) as error:
-            self._cannot_listen(address, str(error))
-        # A Deferred would keep what ends the process to itself.
-        failures: list[Failure] = []
-        listening.addCallback(self._listens, address).addErrback(failures.append)
-        if failures:
-            problem = failures[0].value
-            cause = problem.socketError if isinstance(problem, CannotListenError) else problem
-            self._cannot_listen(address, str(getattr(cause, "strerror", None) or cause))
-
-    def _listens(self, port: IListeningPort, address: str) -> None:
-        self._ports.append(port)
-        self._log.info("listening on {address} ({host})", address=address, host=port.getHost())
-
-    def _cannot_listen(self, address: str, reason: str) -> NoReturn:
-        line = f"{address}: cannot listen: {reason}"
-        if not self._foreground:
-            raise CannotListen(line)
-        self._log.critical("{line}", line=line)
-        # sys.stderr is a part of the log by now.
-        _die(line, sys.__stderr__)
+        for index, address in enumerate(self._config.server.listen):
+            if self._sockets:
+                port = listen_inherited(reactor, self._sockets[index], address, site)
+            else:
+                port = listen(reactor, address, site)
+            self._ports.append(port)
+            self._log.info("listening on {address} ({host})", address=address, host=port.getHost())
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("the node cannot start", failure=failure)
@@ -125,6 +112,21 @@ class PushService(Service):
         return gone.addCallback(lambda _: node.stop())
 
 
+class _Foreground(MultiService):
+    """What runs in the foreground: where a person sees it, one line is enough on why it does not start."""
+
+    _log = Logger()
+
+    def startService(self) -> None:
+        """Start it, or end the process with one line and exit code 1."""
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except CannotListen as error:
+            self._log.critical("{line}", line=str(error))
+            # sys.stderr is a part of the log by now.
+            _die(str(error), sys.__stderr__)
+
+
 def _die(line: str, stderr: TextIO | None = None) -> NoReturn:
     """End with one line and exit code 1."""
     (stderr or sys.stderr).write(line + "\n")
@@ -133,6 +135,44 @@ def _die(line: str, stderr: TextIO | None = None) -> NoReturn:
 
 def makeService(options: Options) -> IService:
     """Return what twistd runs."""
-    twistd = options.parent
-    service: IService = PushService(options.configuration, foreground=twistd is None or bool(twistd["nodaemon"]))
-    return service
+    config, twistd = options.configuration, options.parent
+    count = worker_count(config.server.workers)
+    service: Any
+    if options["worker"] is not None:
+        service = _worker(config, options["worker"])
+    elif count > 1:
+        service = Workers(
+            reactor,
+            config.server.listen,
+            count,
+            options["config"],
+            options.configuration_text,
+            reactor_name=(twistd and twistd.get("reactor")) or "",
+        )
+    else:
+        service = PushService(config)
+    if twistd is not None and not twistd["nodaemon"]:
+        # What it raises as it starts is told, by twistd, to the process that has started this one.
+        return cast(IService, service)
+    foreground: Any = _Foreground()  # type: ignore[no-untyped-call]
+    foreground.addService(service)
+    return cast(IService, foreground)
+
+
+def _worker(config: Config, number: int) -> IService:
+    """Return what a worker runs."""
+    server = config.server
+    if server.node:
+        config = attrs.evolve(config, server=attrs.evolve(server, node=f"{server.node}/{number}"))
+    service: Any = MultiService()
+    service.addService(ParentWatch(reactor, _stop))
+    service.addService(PushService(config, range(FIRST_SOCKET, FIRST_SOCKET + len(server.listen))))
+    return cast(IService, service)
+
+
+def _stop() -> None:
+    try:
+        cast(IReactorCore, reactor).stop()
+    except ReactorNotRunning:
+        # It stops already.
+        pass
