@@ -30,7 +30,7 @@ __all__ = ["SLOW", "main", "names_of_fast_tests"]
 ROOT = Path(__file__).resolve().parents[1]
 
 #: The packages and modules of tests that start real servers and browsers.
-SLOW = ("chaos", "conformance", "hardening", "integration", "test_benchmarks", "test_cli")
+SLOW = ("broker.redis", "chaos", "conformance", "hardening", "integration", "test_benchmarks", "test_cli")
 
 #: Seconds for the whole run.
 RUN_LIMIT = 900.0
@@ -51,12 +51,21 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def names_of_fast_tests() -> list[str]:
     """Return the modules and packages of tests that need neither real servers nor a browser."""
-    entries = sorted(path for path in (ROOT / "tests").iterdir() if path.stem not in SLOW)
-    return [
-        f"tests.{path.stem}"
-        for path in entries
-        if (path / "__init__.py").exists() or (path.suffix == ".py" and path.stem.startswith("test_"))
-    ]
+    return _fast(ROOT / "tests", "")
+
+
+def _fast(folder: Path, prefix: str) -> list[str]:
+    names = []
+    for path in sorted(folder.iterdir()):
+        name = f"{prefix}{path.stem}"
+        is_package = (path / "__init__.py").exists()
+        if name in SLOW or not (is_package or (path.suffix == ".py" and path.stem.startswith("test_"))):
+            continue
+        if any(slow.startswith(f"{name}.") for slow in SLOW):
+            names += _fast(path, f"{name}.")
+        else:
+            names.append(f"tests.{name}")
+    return names
 
 
 class Run:

@@ -7,6 +7,7 @@ is a stream, and delivery is Redis's own publish and subscribe. See ``docs/redis
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,9 @@ from rtpush.protocol.pushes import PresenceEntry
 from rtpush.protocol.recovery import Page, gap_between
 
 __all__ = ["RedisBroker"]
+
+#: Seconds for Redis to hear that this node ends.
+_FAREWELL = 1.0
 
 #: Seconds between two beats.
 _TICK = 1.0
@@ -74,13 +78,15 @@ class RedisBroker:
         node_ttl: float,
         chance: Callable[[], float],
     ) -> None:
+        self._clock = clock
         self._namespaces = namespaces
         self._position_ttl = milliseconds(position_ttl)
         self._window = round(idempotency_window * 1000)
         self._salt = secrets.token_hex(8)
         self._receiver: IBrokerReceiver | None = None
         self._ring = Ring([dialler.address.shard for dialler in diallers])
-        id_ = f"{name}.{secrets.token_hex(4)}"
+        # What is between blanks in our records has none.
+        id_ = f"{re.sub(r'[^!-~]+', '-', name)}.{secrets.token_hex(4)}"
         common, inbox = f"{scripts.prefix}:nodes", f"{scripts.prefix}:node:{id_}"
         self._questions = Questions(clock, common=common, inbox=inbox, answer=self._answer)
         self._shards = []
@@ -138,7 +144,7 @@ class RedisBroker:
         left = DeferredList(
             [Deferred.fromCoroutine(shard.membership.leave()) for shard in self._shards], consumeErrors=True
         )
-        return left.addBoth(self._stopped)
+        return left.addTimeout(_FAREWELL, self._clock).addBoth(self._stopped)
 
     def _stopped(self, _: object) -> None:
         for shard in self._shards:

@@ -88,19 +88,24 @@ class Following:
         """Follow a channel; see :meth:`IBroker.subscribe`."""
         if channel not in self._channels:
             self._channels[channel] = _Channel()
-        self._changes[channel] = True
+        self._change(channel, wanted=True)
         asked: Deferred[Position] = Deferred()
         self._asking.setdefault(channel, []).append((self._clock.seconds() + self._patience, asked))
-        self.work_soon()
         return asked
 
     def unsubscribe(self, channel: str) -> Deferred[None]:
         """Follow it no longer; see :meth:`IBroker.unsubscribe`."""
         if self._channels.pop(channel, None) is not None:
             self._suspects.pop(channel, None)
-            self._changes[channel] = False
-            self.work_soon()
+            self._later.pop(channel, None)
+            self._change(channel, wanted=False)
         return succeed(None)
+
+    def _change(self, channel: str, *, wanted: bool) -> None:
+        # A session that is not there yet is told all that is followed then.
+        if self.link.is_open:
+            self._changes[channel] = wanted
+            self.work_soon()
 
     def known(self, channel: str, position: Position | None) -> str:
         """Return the time of a message, if it is the last one that was seen of its channel; else nothing."""

@@ -88,6 +88,11 @@ class Link:
         for _, deferred in waiting:
             deferred.errback(self.away())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session, be it that it is still being restored."""
+        return self._current is not None
+
     def away(self) -> RtpushError:
         """Return the error that says why there is no session."""
         return unavailable(f"Redis {self.name} is away: {self.problem or 'it does not answer'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from rtpush.broker.redis.link import Link
+from rtpush.broker.redis.protocol import unavailable
 from rtpush.broker.redis.session import Session
 from rtpush.errors import RtpushError
 from rtpush.protocol.cluster import NodeStatus
@@ -54,9 +56,9 @@ class Membership:
         self._reborn = reborn
         self._lives = 1
         self._is_known = False
-        #: The number of the last probe, when the oldest was sent that is not back, and who waits for one.
+        #: The number of the last probe; those that are not back, with when they were sent; and who waits for one.
         self._probe = 0
-        self._probed: float | None = None
+        self._probes: deque[tuple[int, float]] = deque()
         self._awaiting: Deferred[None] | None = None
         self._beating = False
 
@@ -67,30 +69,32 @@ class Membership:
 
     async def restore(self, session: Session) -> None:
         """Come to life in a new session; this is done when its first probe is back."""
-        self._probed = None
-        self._awaiting = Deferred()
-        back = self._awaiting
+        self._probes.clear()
+        back = self._awaiting = Deferred()
         await session.follow([self._inbox.encode()])
         await self._beat(session)
-        await back
+        await back.addTimeout(self._timeout, self._clock, self._dead)
+
+    def _dead(self, result: object, timeout: float) -> None:
+        raise unavailable(f"what is published does not arrive: a probe is not back after {timeout:g} s")
 
     def tick(self) -> None:
         """A second has passed."""
         session = self.link.session
         if session is None:
             return
-        if self._probed is not None and self._clock.seconds() - self._probed > self._timeout:
+        if self._probes and self._clock.seconds() - self._probes[0][1] > self._timeout:
             session.abort(f"what is published does not arrive: a probe is not back after {self._timeout:g} s")
         elif not self._beating:
             self._beating = True
             Deferred.fromCoroutine(self._beat(session)).addBoth(self._beaten)
 
-    def took(self, probe: bytes) -> None:
+    def took(self, probe: int) -> None:
         """A probe is back."""
-        if int(probe) == self._probe:
-            self._probed = None
+        while self._probes and self._probes[0][0] <= probe:
+            self._probes.popleft()
         waiting, self._awaiting = self._awaiting, None
-        if waiting is not None:
+        if waiting is not None and not waiting.called:
             waiting.callback(None)
 
     async def leave(self) -> None:
@@ -109,8 +113,7 @@ class Membership:
 
     async def _beat(self, session: Session) -> None:
         self._probe += 1
-        if self._probed is None:
-            self._probed = self._clock.seconds()
+        self._probes.append((self._probe, self._clock.seconds()))
         status = self._status()
         probe = b"b %d" % self._probe
         known, *graves = await session.evaluate("beat", self.node, status, self._node_ttl, self._inbox, probe)

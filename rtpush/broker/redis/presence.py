@@ -94,9 +94,15 @@ class Presence:
 
     def _change(self, operation: bytes, channel: str, entry: PresenceEntry) -> Deferred[None]:
         done: Deferred[None] = Deferred()
-        _, _, waiting = self._changes.pop((channel, entry.connection), (b"", entry, []))
-        self._changes[channel, entry.connection] = (operation, entry, [*waiting, done])
-        self.work_soon()
+        key = (channel, entry.connection)
+        before, _, waiting = self._changes.pop(key, (b"", entry, []))
+        waiting = [*waiting, done]
+        if operation == b"l" and before == b"j":
+            # Redis has never heard of it.
+            self._fire(waiting)
+        else:
+            self._changes[key] = (operation, entry, waiting)
+            self.work_soon()
         return done
 
     def _work(self) -> None:
@@ -117,7 +123,9 @@ class Presence:
         try:
             await self._tell(session, [(change[0], key[0], change[1]) for key, change in changes.items()])
         except Exception as error:
-            self._changes = {**changes, **self._changes}
+            # Redis may have heard of who came. Nobody is told twice.
+            again = {key: (b"r" if change[0] == b"j" else change[0], *change[1:]) for key, change in changes.items()}
+            self._changes = {**again, **self._changes}
             self._told = False
             if session is self.link.session:
                 self._refused(error)

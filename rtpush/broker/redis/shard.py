@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from rtpush.broker.redis.following import Following
 from rtpush.broker.redis.link import Link
@@ -22,6 +23,8 @@ class Shard:
     :param took: Gets what is published on the channels of the nodes themselves.
     :param common: The channel in Redis on which all nodes are spoken to.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -72,9 +75,12 @@ class Shard:
         self.following.work_soon()
 
     def _receive(self, name: bytes, raw: bytes) -> None:
-        if raw[:2] == b"b ":
-            self.membership.took(raw[2:])
-        elif raw[:1] in (b"q", b"a"):
-            self._took(raw, self)
-        else:
-            self.following.take(name, raw)
+        try:
+            if raw[:2] == b"b ":
+                self.membership.took(int(raw[2:]))
+            elif raw[:1] in (b"q", b"a"):
+                self._took(raw, self)
+            else:
+                self.following.take(name, raw)
+        except ValueError:
+            self._log.warn("Redis {name}: not published by us: {raw!r}", name=self.link.name, raw=raw[:100])

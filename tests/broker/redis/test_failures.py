@@ -20,7 +20,7 @@ from rtpush.protocol.recovery import Gap
 from tests.broker.contract import numbers, publication
 from tests.broker.redis.nodes import Node
 from tests.support.redis import RedisServer, Sentinels
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 
 
 async def serve(test: TestCase, protocol: Callable[[], Protocol]) -> int:
@@ -246,6 +246,61 @@ class FailureTests(TestCase):
         await node.up()
         await node.publish("h:x", 1)
         await node.receiver.delivered(1)
+
+    async def test_dead_from_the_start(self) -> None:
+        """A node is not connected before its first probe is back, however long it tries."""
+        self.redis = await RedisServer.start(self)
+        port = await serve(self, lambda: Passage(self.redis.port))
+        Passage.deaf = True
+        self.addCleanup(setattr, Passage, "deaf", False)
+        node = Node(self, f"redis://127.0.0.1:{port}/0", timeout=0.5)
+        await node.down("it has not answered for 0.5 s")
+        Passage.deaf = False
+        await node.up()
+
+    async def test_ends_without_redis(self) -> None:
+        """A node ends, though Redis does not answer."""
+        node = await self.start()
+        self.redis.pause()
+        await soon(node.broker.stop())
+        self.assertFalse(node.broker._ticking.running)
+
+    async def test_long_outage(self) -> None:
+        """What comes and goes while Redis is away leaves nothing behind, and what stays is known when it is back."""
+        node = await self.start(timeout=0.2)
+        await node.broker.subscribe("h:x")
+        node.broker.join("h:x", PresenceEntry("stays", "sse"))
+        await until(lambda: node.receiver.presence, "the join")
+        await self.redis.kill()
+        await node.down()
+        for number in range(100):
+            entry = PresenceEntry(f"c{number}", "sse")
+            node.broker.join("h:x", entry)
+            await self.assertFailure(node.broker.subscribe(f"h:{number}"), RtpushError) if number < 2 else None
+            node.broker.unsubscribe(f"h:{number}")
+            node.broker.leave("h:x", entry)
+        node.broker.join("h:x", PresenceEntry("new", "sse"))
+        shard = node.broker._shards[0]
+        self.assertEqual((len(shard.following._changes), len(shard.presence._changes)), (0, 1))
+        await self.redis.restart()
+        await node.up()
+
+        async def present() -> bool:
+            return sorted(entry.connection for entry in await node.broker.presence("h:x")) == ["new", "stays"]
+
+        await until(present, "those who are there to be listed")
+
+    async def test_junk(self) -> None:
+        """What others publish that is none of ours is passed over."""
+        node = await self.start()
+        await node.broker.subscribe("h:x")
+        inbox = (await self.redis.command("PUBSUB", "CHANNELS", "rt:node:*"))[0]
+        for name in (b"rt:channel:{h:x}", b"rt:nodes", inbox):
+            for raw in (b"", b"m", b"m a b c d e f g", b"q", b"q 1 2", b"a x y z", b"b ", b"j 1", b"\xff\xfe"):
+                await self.redis.command("PUBLISH", name, raw)
+        await node.publish("h:x", 1)
+        await node.receiver.delivered(1)
+        self.assertEqual(numbers(node.receiver.messages), [1])
 
     async def test_failover(self) -> None:
         """When the sentinels name another master, the node goes there, and what it follows goes on."""
