@@ -11,35 +11,42 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.crossing import NODE_SCENARIOS
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import describe, raise_file_limit, share_cores
+from benchmarks.nodes import NODE_TARGETS
 from benchmarks.report import Report
 from benchmarks.scenarios import SCENARIOS, Scale, Scenario
 from benchmarks.targets import TARGETS, Target
 
 __all__ = ["main"]
 
+ALL_TARGETS = (*TARGETS, *NODE_TARGETS)
+ALL_SCENARIOS = (*SCENARIOS, *NODE_SCENARIOS)
+
 _RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's options."""
-    servers = [target.name for target in TARGETS]
-    scenarios = [scenario.name for scenario in SCENARIOS]
+    servers = [target.name for target in ALL_TARGETS]
+    scenarios = [scenario.name for scenario in ALL_SCENARIOS]
     options = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure rtpush next to a bare send() loop and plain Autobahn, in one run on this machine.",
+        description="Measure rtpush next to bare send(), plain Autobahn and Redis alone, in one run on this machine.",
     )
     options.add_argument("--quick", action="store_true", help="less of everything: under two minutes")
     options.add_argument(
         "--servers", type=_names(servers), default=servers, metavar="NAMES", help=f"of {','.join(servers)} (all)"
     )
+    options.add_argument("--nodes", action="store_true", help="only what is measured across nodes, through Redis")
     options.add_argument(
         "--scenarios", type=_names(scenarios), default=scenarios, metavar="NAMES", help=f"of {','.join(scenarios)}"
     )
     options.add_argument("--connections", type=_positive, metavar="N", help="for memory (default 10000; quick 1000)")
     options.add_argument("--subscribers", type=_positive, metavar="N", help="for fan-out and polls (default 1000)")
     options.add_argument("--handshakes", type=_positive, metavar="N", help="a round (default 2000; quick 1000)")
+    options.add_argument("--storm", type=_positive, metavar="N", help="channels followed (default 20000; quick 2000)")
     options.add_argument("--seconds", type=float, metavar="S", help="a measurement (default 3; quick 0.7)")
     options.add_argument("--rounds", type=_positive, metavar="N", help="the median counts (default 3; quick 1)")
     options.add_argument("--seed", type=int, default=1, metavar="N", help="of the payloads (default 1)")
@@ -77,18 +84,21 @@ def main(arguments: Sequence[str]) -> int:
         connections=min(room, options.connections or (1_000 if quick else 10_000)),
         subscribers=min(room, options.subscribers or 1_000),
         handshakes=min(room, options.handshakes or (1_000 if quick else 2_000)),
+        storm=options.storm or (2_000 if quick else 20_000),
         seconds=options.seconds or (0.7 if quick else 3.0),
         seed=options.seed,
     )
+    scenarios = [scenario for scenario in ALL_SCENARIOS if scenario.name in options.scenarios]
+    if options.nodes:
+        scenarios = [scenario for scenario in scenarios if scenario in NODE_SCENARIOS]
     targets = []
-    for kind in TARGETS:
-        if kind.name in options.servers:
+    for kind in ALL_TARGETS:
+        if kind.name in options.servers and any(scenario.needs <= kind.abilities for scenario in scenarios):
             lacking = kind.missing()
             if lacking is None:
                 targets.append(kind())
             else:
                 print(f"{kind.name}: left out, this machine has no {lacking}", file=sys.stderr)
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenarios]
     report = Report(machine, scale, targets, scenarios)
     try:
         run(report, options.rounds or (1 if quick else 3))

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from benchmarks.errors import BenchmarkError
 
-__all__ = ["FrameCounter", "pong_frame", "split_frame"]
+__all__ = ["FrameCounter", "client_frame", "pong_frame", "split_frame"]
 
 _FIN = 0x80
+_TEXT = 1
 _CLOSE, _PING, _PONG = 8, 9, 10
 _READ_BYTES = 1 << 18
 
@@ -41,6 +42,16 @@ def split_frame(data: bytes | bytearray, start: int, end: int) -> tuple[int, int
     if end < payload + length:
         return None
     return data[start] & 0x0F, payload, payload + length
+
+
+def client_frame(payload: bytes) -> bytes:
+    """Return a text frame of a client, masked with zeros."""
+    size = len(payload)
+    if size < 126:
+        return bytes((_FIN | _TEXT, _FIN | size, 0, 0, 0, 0)) + payload
+    if size < 1 << 16:
+        return bytes((_FIN | _TEXT, _FIN | 126)) + size.to_bytes(2, "big") + bytes(4) + payload
+    return bytes((_FIN | _TEXT, _FIN | 127)) + size.to_bytes(8, "big") + bytes(4) + payload
 
 
 def pong_frame(payload: bytes) -> bytes:

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from attrs import frozen
@@ -20,7 +20,17 @@ from attrs import frozen
 from benchmarks.errors import BenchmarkError
 from benchmarks.frames import pong_frame, split_frame
 
-__all__ = ["Client", "Opening", "Publisher", "http_get", "http_post", "response_body", "websocket_request"]
+__all__ = [
+    "Client",
+    "Following",
+    "Opening",
+    "Publisher",
+    "Sending",
+    "http_get",
+    "http_post",
+    "response_body",
+    "websocket_request",
+]
 
 # How many connections are being opened at once: less than 50, Twisted's usual listen backlog, beyond which the kernel
 # drops connection attempts and repeats them a second later.
@@ -41,6 +51,28 @@ class Opening:
     address: tuple[str, int]
     request: bytes
     ready: bytes | None
+
+
+@frozen
+class Sending:
+    """How messages are published.
+
+    ``request(channel, payload)`` is sent, ``whole(messages)`` returns what tells whether so many were answered. An
+    opening without a request is a connection that sends nothing before the first message.
+    """
+
+    opening: Opening
+    request: Callable[[str, str], bytes]
+    whole: Callable[[int], Callable[[bytes], bool]]
+
+
+@frozen
+class Following:
+    """How a connection follows many channels: how it begins, what it sends, and what confirms each channel."""
+
+    opening: Opening
+    request: bytes
+    confirmation: bytes
 
 
 def http_get(path: str) -> bytes:
@@ -196,10 +228,16 @@ class Client:
 
 
 class Publisher(Client):
-    """Keep-alive HTTP connections with one request each under way; ``idle`` are those that wait for work."""
+    """Kept connections with one request each under way; ``idle`` are those that wait for work.
 
-    def __init__(self, address: tuple[str, int], connections: int) -> None:
+    ``whole`` tells whether an answer is complete, or raises `BenchmarkError`; without it this is HTTP.
+    """
+
+    def __init__(
+        self, address: tuple[str, int], connections: int, whole: Callable[[bytes], bool] | None = None
+    ) -> None:
         super().__init__()
+        self._whole = whole or (lambda data: response_body(data) is not None)
         self._partial = {self.connect(address): b"" for _ in range(connections)}
         self.idle = deque(self._partial)
 
@@ -208,16 +246,16 @@ class Publisher(Client):
         self.sockets[self.idle.popleft()].sendall(request)
 
     def receive(self) -> int:
-        """Wait for responses; return how many were completed. Raises `BenchmarkError` for any other than 2xx."""
+        """Wait for answers; return how many were completed. Raises `BenchmarkError` for a refusal."""
         completed = 0
         for fd in self.readable():
             data = self._partial[fd] + self.read(fd)
-            if response_body(data) is None:
-                self._partial[fd] = data
-            else:
+            if self._whole(data):
                 self._partial[fd] = b""
                 self.idle.append(fd)
                 completed += 1
+            else:
+                self._partial[fd] = data
         return completed
 
     def run(self, requests: Iterator[bytes], seconds: float) -> int:

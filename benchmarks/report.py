@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from attrs import asdict, define, field
 
@@ -42,8 +43,9 @@ class Report:
 
     def value(self, scenario: Scenario, target: Target, figure: Figure) -> float | None:
         """Return the median of a figure in base units, or None if there is none."""
-        samples = self.samples.get((scenario.name, target.name))
-        return statistics.median(sample.values[figure.key] for sample in samples) if samples else None
+        samples = self.samples.get((scenario.name, target.name), ())
+        values = [sample.values[figure.key] for sample in samples if figure.key in sample.values]
+        return statistics.median(values) if values else None
 
     def to_json(self) -> dict[str, object]:
         """Return everything, in base units (seconds, bytes, per second)."""
@@ -76,7 +78,8 @@ class Report:
 
     def text(self) -> str:
         """Return the whole report as text."""
-        return "\n".join((*self._heading(), "", *self._table(), "", *self._legend()))
+        groups = dict.fromkeys(scenario.group for scenario in self.scenarios)
+        return "\n".join((*self._heading(), *chain.from_iterable(map(self._table, groups)), "", *self._legend()))
 
     def _heading(self) -> list[str]:
         scale = self.scale
@@ -90,16 +93,18 @@ class Report:
             *(f"{target.title}: {target.settings} ({target.versions()})" for target in self.targets),
         ]
 
-    def _table(self) -> list[str]:
-        ratios = self._ratios()
-        rows = [["", "", *(target.title for target in self.targets), *(title for title, _, _ in ratios)]]
-        for scenario in self.scenarios:
+    def _table(self, group: str) -> list[str]:
+        scenarios = [scenario for scenario in self.scenarios if scenario.group == group]
+        targets = [each for each in self.targets if any(scenario.needs <= each.abilities for scenario in scenarios)]
+        ratios = self._ratios(targets)
+        rows = [["", "", *(target.title for target in targets), *(title for title, _, _ in ratios)]]
+        for scenario in scenarios:
             for figure in scenario.figures:
-                cells = [self._cell(scenario, target, figure) for target in self.targets]
+                cells = [self._cell(scenario, target, figure) for target in targets]
                 cells += [self._ratio(scenario, figure, one, other) for _, one, other in ratios]
                 if any(cells):
                     sense = "less" if figure.less_is_better else "more"
-                    rows.append([figure.title, f"{figure.unit}, {sense} is better", *cells])
+                    rows.append([figure.title, ", ".join(filter(None, (figure.unit, f"{sense} is better"))), *cells])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -108,15 +113,21 @@ class Report:
             ).rstrip()
             for row in rows
         ]
-        return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+        return ["", lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
-    def _ratios(self) -> list[tuple[str, Target, Target]]:
-        """Return the pairs whose quotient is shown: rtpush by the limit, and rtpush by every other peer."""
-        named = {target.name: target for target in self.targets}
+    def _ratios(self, targets: Sequence[Target]) -> list[tuple[str, Target, Target]]:
+        """Return the pairs whose quotient is shown: rtpush by the limit, and rtpush by every other peer.
+
+        Where there are two nodes, what is compared is those.
+        """
+        named = {target.name: target for target in targets}
+        if (nodes := named.get("rtpush-redis")) is not None:
+            peers = [named[name] for name in ("redis", "rtpush") if name in named]
+            return [(f"{nodes.title} : {peer.title}", nodes, peer) for peer in peers]
         if "rtpush" not in named:
             return []
         limit = next((name for name in ("limit-c", "limit-py") if name in named), None)
-        others = [name for name in named if not name.startswith(("rtpush", "limit-"))]
+        others = [name for name in named if not name.startswith(("rtpush", "limit-", "redis"))]
         return [
             (f"rtpush : {named[name].title}", named["rtpush"], named[name])
             for name in (limit, *others)

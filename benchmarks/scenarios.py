@@ -23,12 +23,13 @@ __all__ = ["SCENARIOS", "Figure", "Sample", "Scale", "Scenario"]
 
 @frozen
 class Scale:
-    """How large and how long; `connections` are for memory, `subscribers` for fan-out and polls."""
+    """How large and how long; `connections` are for memory, `subscribers` for fan-out, `storm` counts channels."""
 
     connections: int = 10_000
     subscribers: int = 1_000
     seconds: float = 3.0
     handshakes: int = 2_000
+    storm: int = 20_000
     payload_bytes: int = 128
     seed: int = 1
 
@@ -84,6 +85,8 @@ class Scenario(ABC):
     figures: ClassVar[tuple[Figure, ...]]
     # What does not vary from run to run is measured once.
     repeat: ClassVar[bool] = True
+    # Scenarios of a group are printed in one table.
+    group: ClassVar[str] = "one server"
 
     @abstractmethod
     def measure(self, target: Target, scale: Scale) -> Sample:
@@ -264,7 +267,7 @@ class Publish(Scenario):
 
     def measure(self, target: Target, scale: Scale) -> Sample:
         requests = self.requests(target, scale)
-        with Publisher(target.http, self.connections) as publisher:
+        with Publisher(target.http, self.connections, target.whole(self.messages_a_request)) as publisher:
             publisher.run(requests, min(0.2, scale.seconds))
             with Meter(target.pid) as meter:
                 published = publisher.run(requests, scale.seconds) * self.messages_a_request

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from ctypes import CDLL
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
 from typing import ClassVar
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load import Opening, http_get, http_post, websocket_request
+from benchmarks.frames import client_frame, split_frame
+from benchmarks.launch import ALL_CORES, free_port, launched
+from benchmarks.load import Following, Opening, Sending, http_get, http_post, response_body, websocket_request
 
-__all__ = ["TARGETS", "Ability", "Target"]
+__all__ = ["TARGETS", "Ability", "Rtpush", "Target", "Way", "installed"]
 
-_ROOT = Path(__file__).resolve().parent.parent
 _PEERS = Path(__file__).resolve().parent / "peers"
-_STARTING = 20.0
-_STOPPING = 3.0
-_PR_SET_PDEATHSIG = 1
-_LIBC = CDLL(None)
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -43,14 +35,18 @@ class Ability:
     FANOUT = "fanout"
     PUBLISH = "publish"
     BATCH = "batch"
+    #: Several channels, which can be followed where they are not published.
+    CHANNELS = "channels"
+    #: Messages can be published to its Redis.
+    REDIS = "redis"
 
 
-def free_port() -> int:
-    """Return a TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+class Way:
+    """How a message is published."""
+
+    HTTP = "HTTP"
+    WEBSOCKET = "WebSocket"
+    REDIS = "Redis"
 
 
 def installed(package: str) -> str:
@@ -98,6 +94,30 @@ class Target(ABC):
         """Return the HTTP request that publishes several messages, for targets that can `Ability.BATCH`."""
         raise NotImplementedError
 
+    def whole(self, messages: int) -> Callable[[bytes], bool]:
+        """Return what tells whether the answer to a request with so many messages is complete."""
+        return lambda data: response_body(data) is not None
+
+    def parts(self) -> Mapping[str, int]:
+        """Return the ids of the processes it consists of, by what they are."""
+        return {"node": self.pid}
+
+    def follow(self, channel: str) -> Opening:
+        """Return how a subscriber of one channel begins, for targets that have `Ability.CHANNELS`."""
+        raise NotImplementedError
+
+    def sending(self, way: str) -> Sending:
+        """Return how messages are published one by one, for targets that have `Ability.CHANNELS`."""
+        raise NotImplementedError
+
+    def following(self, channels: Sequence[str]) -> Following:
+        """Return how one connection follows many channels, for targets that have `Ability.CHANNELS`."""
+        raise NotImplementedError
+
+    def redis_calls(self) -> int | None:
+        """Return how many commands Redis was sent so far, or None where there is no Redis."""
+        return None
+
     @property
     def http(self) -> tuple[str, int]:
         """Where HTTP requests go."""
@@ -128,69 +148,36 @@ class Target(ABC):
         Raises `BenchmarkError` if it does not start.
         """
         self.port = free_port()
-        parent = os.getpid()
-
-        def prepare() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-            if core is not None:
-                os.sched_setaffinity(0, {core})
-
+        cores = ALL_CORES if core is None else (core,)
         with tempfile.TemporaryDirectory(prefix="rtpush-benchmark-") as name:
             directory = Path(name)
-            log = directory / "log"
-            with log.open("wb") as output:
-                process = subprocess.Popen(
-                    self.command(directory),
-                    cwd=_ROOT,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    preexec_fn=prepare,
-                    start_new_session=True,
-                )
-            self.pid = process.pid
-            try:
-                self._await_listening(process, log)
+            with launched(self.name, self.command(directory), self.port, directory, cores) as self.pid:
                 yield
-            except BenchmarkError as error:
-                if process.poll() is not None:
-                    raise BenchmarkError(
-                        f"{error}; the server ended with {process.returncode}: {_last_line(log)}"
-                    ) from None
-                raise
-            finally:
-                _stop(process)
-
-    def _await_listening(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        give_up = time.monotonic() + _STARTING
-        while time.monotonic() < give_up and process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise BenchmarkError(f"{self.name} did not start: {_last_line(log)}")
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it said nothing"
+def _publish_request(channel: str, payload: str) -> bytes:
+    return http_post("/api/v1/publish", json.dumps({"channel": channel, "data": payload}).encode())
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and its children, which are in a process group of their own."""
-    try:
-        os.killpg(process.pid, SIGTERM)
-        process.wait(_STOPPING)
-    except (subprocess.TimeoutExpired, ProcessLookupError):
-        pass
-    finally:
-        try:
-            os.killpg(process.pid, SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
+def _publish_frame(channel: str, payload: str) -> bytes:
+    return client_frame(json.dumps({"id": 1, "publish": {"channel": channel, "data": payload}}).encode())
+
+
+def _framed(messages: int) -> Callable[[bytes], bool]:
+    """Return what tells whether so many replies, a frame each, have come."""
+
+    def whole(data: bytes) -> bool:
+        start = 0
+        for _ in range(messages):
+            frame = split_frame(data, start, len(data))
+            if frame is None:
+                return False
+            if b'"error"' in data[frame[1] : frame[2]]:
+                raise BenchmarkError(f"a message was refused: {data[frame[1] : frame[2]]!r}")
+            start = frame[2]
+        return True
+
+    return whole
 
 
 class Rtpush(Target):
@@ -200,23 +187,54 @@ class Rtpush(Target):
     title = "rtpush"
     settings = "rtpush.raw (a frame is the payload), memory engine, history of 100 messages, all other options default"
     abilities = frozenset(
-        {Ability.WEBSOCKET, Ability.FANOUT, Ability.SSE, Ability.POLL, Ability.PUBLISH, Ability.BATCH}
+        {
+            Ability.WEBSOCKET,
+            Ability.FANOUT,
+            Ability.SSE,
+            Ability.POLL,
+            Ability.PUBLISH,
+            Ability.BATCH,
+            Ability.CHANNELS,
+        }
     )
 
     def versions(self) -> str:
         return ", ".join((installed("rtpush"), installed("Twisted"), installed("autobahn")))
 
     def command(self, directory: Path) -> Sequence[str]:
-        config = directory / "rtpush.ini"
+        return self.node(directory, self.port)
+
+    def node(self, directory: Path, port: int, more: str = "") -> Sequence[str]:
+        """Return the command of a node that listens on ``port``; ``more`` is added to its configuration."""
+        config = directory / f"{port}.ini"
         config.write_text(
-            f"[server]\nlisten = tcp:{self.port}:interface=127.0.0.1\n[api]\nopen = yes\n"
-            "[namespace:bench]\nhistory_size = 100\nhistory_ttl = 300\n"
+            f"[server]\nlisten = tcp:{port}:interface=127.0.0.1\n[api]\nopen = yes\n"
+            f"[namespace:bench]\nhistory_size = 100\nhistory_ttl = 300\npublish = anyone\n{more}"
         )
         twistd = "from twisted.scripts.twistd import run; run()"
         return sys.executable, "-c", twistd, "-n", "--pidfile=", "rtpush", "--config", str(config)
 
+    def where_followed(self) -> tuple[str, int]:
+        """Where the subscribers of channels connect."""
+        return self.http
+
+    def follow(self, channel: str) -> Opening:
+        # The handshake's answer is followed by {"subscribed": {…}}.
+        return Opening(self.where_followed(), websocket_request(f"/ws?channel={channel}", "rtpush.v1"), b"}}")
+
+    def sending(self, way: str) -> Sending:
+        if way == Way.WEBSOCKET:
+            opening = Opening(self.http, websocket_request("/ws", "rtpush.v1"), _HEAD_END)
+            return Sending(opening, _publish_frame, _framed)
+        return Sending(Opening(self.http, b"", None), _publish_request, self.whole)
+
+    def following(self, channels: Sequence[str]) -> Following:
+        commands = [{"id": number, "subscribe": {"channel": channel}} for number, channel in enumerate(channels, 1)]
+        opening = Opening(self.where_followed(), websocket_request("/ws", "rtpush.v1"), _HEAD_END)
+        return Following(opening, client_frame(json.dumps(commands).encode()), b'"epoch"')
+
     def publish(self, payload: str) -> bytes:
-        return http_post("/api/v1/publish", json.dumps({"channel": "bench:a", "data": payload}).encode())
+        return _publish_request("bench:a", payload)
 
     def batch(self, payloads: Sequence[str]) -> bytes:
         messages = [{"channel": "bench:a", "data": payload} for payload in payloads]
@@ -242,8 +260,7 @@ class RtpushJson(Rtpush):
     abilities = frozenset({Ability.WEBSOCKET, Ability.FANOUT})
 
     def websocket(self) -> Opening:
-        # The handshake's answer is followed by {"subscribed": {…}}.
-        return Opening(self.http, websocket_request("/ws?channel=bench:a", "rtpush.v1"), b"}}")
+        return self.follow("bench:a")
 
 
 class PlainTarget(Target):

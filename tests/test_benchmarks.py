@@ -1,4 +1,4 @@
-"""The benchmark: its counting is right, and all of it runs, tiny, against the plain servers. No number is asserted."""
+"""The benchmark: its counting is right, and all of it runs, tiny, against the plain servers. No time is asserted."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import SkipTest
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.frames import FrameCounter, pong_frame, split_frame
-from benchmarks.load import Client, response_body
+from benchmarks.frames import FrameCounter, client_frame, pong_frame, split_frame
+from benchmarks.load import Client, Opening, Sending, response_body
+from benchmarks.nodes import BareRedis, TwoNodes
 from benchmarks.proc import cpu_seconds, pss_bytes
 from benchmarks.report import Report, shown
-from benchmarks.scenarios import SCENARIOS, Sample, Scale, Scenario
+from benchmarks.scenarios import SCENARIOS, Sample, Scale, Scenario, payloads
+from benchmarks.stream import Stream
 from benchmarks.targets import Autobahn, LimitC, LimitPython, Rtpush, Target
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +89,12 @@ class FrameCounterTests(SynchronousTestCase):
     def test_pong(self) -> None:
         """A pong is masked, as a client's frame must be, and carries the payload of the ping."""
         self.assertEqual(pong_frame(b"abc"), b"\x8a\x83\0\0\0\0abc")
+
+    def test_client_frame(self) -> None:
+        """A client's frame is masked, and says its length in 7, 16 or 64 bits."""
+        heads = {125: b"\xfd", 126: b"\xfe\0\x7e", 65535: b"\xfe\xff\xff", 65536: b"\xff\0\0\0\0\0\1\0\0"}
+        for size, head in heads.items():
+            self.assertEqual(client_frame(b"a" * size), b"\x81" + head + bytes(4) + b"a" * size)
 
 
 class ResponseTests(SynchronousTestCase):
@@ -187,6 +196,31 @@ class TargetTests(SynchronousTestCase):
         self.assertIn("no such thing", str(error))
 
 
+class StreamTests(SynchronousTestCase):
+    """`Stream` publishes at a steady rate, and sees what comes out."""
+
+    def run_stream(self, request: Callable[[str, str], bytes], target: LimitPython) -> list[float]:
+        """Publish 20 messages with these requests to a server with one channel."""
+        with target.running(None), Client() as client:
+            sending = Sending(Opening(target.http, b"", None), request, target.whole)
+            return Stream(client, [target.websocket()], sending, ["a"]).run(payloads(Scale()), 0.1, 200)
+
+    def test_each_is_seen_once(self) -> None:
+        """There is a time for every message."""
+        target = LimitPython()
+        latencies = self.run_stream(lambda channel, payload: target.publish(payload), target)
+        self.assertEqual(len(latencies), 20)
+        self.assertTrue(all(latency > 0 for latency in latencies))
+
+    def test_doubled(self) -> None:
+        """A message that comes twice is an error."""
+        target = LimitPython()
+        error = self.assertRaises(
+            BenchmarkError, self.run_stream, lambda channel, payload: target.publish("<0000000000>"), target
+        )
+        self.assertIn("message 0 came after message 0", str(error))
+
+
 class ReportTests(SynchronousTestCase):
     """The table."""
 
@@ -212,11 +246,12 @@ class ReportTests(SynchronousTestCase):
 class CommandTests(SynchronousTestCase):
     """``python -m benchmarks`` as a user runs it."""
 
-    def run_command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run_command(self, *arguments: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
         return subprocess.run(
             [sys.executable, "-m", "benchmarks", *arguments],
             cwd=_ROOT,
+            env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
             timeout=120,
@@ -252,6 +287,40 @@ class CommandTests(SynchronousTestCase):
         names = ("memory-sse", "fanout-loaded", "polls")
         targets = [kind for kind in (LimitC, Autobahn) if kind.missing() is None]
         self.check_figures(targets, [scenario for scenario in SCENARIOS if scenario.name in names])
+
+    def test_across_nodes(self) -> None:
+        """Two nodes on one Redis, beside Redis alone: what is published at one comes out at the other."""
+        if TwoNodes.missing():
+            raise SkipTest("there is no redis-server")
+        path = Path(self.mktemp()).resolve()
+        ways = ("nodes-http", "nodes-websocket", "nodes-redis")
+        done = self.run_command(
+            "--nodes", "--servers", "rtpush-redis,redis",
+            "--scenarios", ",".join((*ways, "nodes-publish-batch", "nodes-publish-redis", "nodes-subscribe")),
+            "--storm", "1000", "--seconds", "0.2", "--rounds", "1", "--json", str(path),
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        result = json.loads(path.read_text())
+        self.assertEqual(result["errors"], [])
+        figures = result["figures"]
+        for server in (TwoNodes.name, BareRedis.name):
+            for way in ways:
+                self.assertLess(0, figures[f"{way}-p50"][server])
+                self.assertLessEqual(figures[f"{way}-p50"][server], figures[f"{way}-p99"][server])
+            for flood in ("nodes-publish-batch", "nodes-publish-redis", "subscriptions"):
+                self.assertGreater(figures[flood][server], 0)
+        # Channels are followed in batches: not a round trip for each.
+        self.assertGreater(figures["subscribe-calls"][TwoNodes.name], 0)
+        self.assertLess(figures["subscribe-calls"][TwoNodes.name], 0.1)
+        self.assertIn("rtpush, 2 nodes : Redis alone", done.stdout)
+
+    def test_without_redis(self) -> None:
+        """Where there is no redis-server, what needs it is left out, and that is said."""
+        path = Path(self.mktemp()).resolve()
+        done = self.run_command("--nodes", "--servers", "rtpush-redis,redis", "--json", str(path), path="/nowhere")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for name in ("rtpush-redis", "redis"):
+            self.assertIn(f"{name}: left out, this machine has no redis-server\n", done.stderr)
 
     def test_unknown_server(self) -> None:
         """A name that is not known is refused with those that are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -96,10 +96,6 @@ class Link:
     def away(self) -> RtpushError:
         """Return the error that says why there is no session."""
         return unavailable(f"Redis {self.name} is away: {self.problem or 'it does not answer'}")
-
-    def now(self) -> Deferred[Session]:
-        """Return the session; fails with ``unavailable`` if there is none."""
-        return fail(self.away()) if self.session is None else succeed(self.session)
 
     def soon(self) -> Deferred[Session]:
         """Return the session; if there is none, wait for it."""
