@@ -150,6 +150,9 @@ class ISink(Interface):
     def abort() -> None:
         """End at once: the peer is dead or does not read."""
 
+    def address() -> str:
+        """Tell where the peer is, for people to read."""
+
     def pause_reading() -> None:
         """Take no more input: the peer does not read its answers."""
 

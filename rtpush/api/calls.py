@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 import msgspec
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,11 +19,12 @@ from rtpush.errors import Disconnect, ErrorCode, RtpushError, reconnects
 from rtpush.protocol.channel import Access
 from rtpush.protocol.cluster import NodeStatus
 from rtpush.protocol.codecs import JSON
-from rtpush.protocol.commands import HistoryQuery, PresenceQuery, Publish, RawField
+from rtpush.protocol.commands import HistoryQuery, PresenceQuery, Publication, Publish, RawField
 from rtpush.protocol.lifecycle import State
 from rtpush.registry.connection import Connection
 from rtpush.registry.node import Node
 from rtpush.transports.commands import error_reply, history_result, presence_result, publish_result
+from rtpush.transports.http import is_known
 
 __all__ = ["CALLS", "OTHERS", "Call"]
 
@@ -125,17 +126,39 @@ def _publish(node: Node, body: Publish) -> Deferred[dict[str, Any]]:
     return node.publish(JSON.publication(body), Access.SERVER).addCallback(publish_result)
 
 
-def _responses(each: list[Deferred[dict[str, Any]]]) -> Deferred[dict[str, Any]]:
-    """Gather results and errors of a batch, in its order."""
+def _response(node: Node, publication: Publication) -> dict[str, Any] | Deferred[dict[str, Any]]:
+    """Publish a message of a batch; return its result or error, if that is known."""
+    published: Deferred[Any] = node.publish(publication, Access.SERVER)
+    if is_known(published):
+        position: Any = published.result
+        return {"result": publish_result(position)}
+    response: Deferred[dict[str, Any]] = published.addCallback(publish_result)
+    return response.addCallbacks(lambda result: {"result": result}, error_reply)
 
-    for one in each:
-        one.addCallbacks(lambda result: {"result": result}, error_reply)
-    return gatherResults(each, consumeErrors=True).addCallback(lambda responses: {"responses": responses})
+
+def _responses(each: list[dict[str, Any] | Deferred[dict[str, Any]]]) -> Deferred[dict[str, Any]]:
+    """Gather results and errors of a batch, in its order."""
+    later = [response for response in each if isinstance(response, Deferred)]
+    if not later:
+        return succeed({"responses": each})
+    # They come in their order, and are put where they are missing.
+    return gatherResults(later, consumeErrors=True).addCallback(_gathered, each)
+
+
+def _gathered(came: list[dict[str, Any]], each: list[dict[str, Any] | Deferred[dict[str, Any]]]) -> dict[str, Any]:
+    coming = iter(came)
+    return {"responses": [next(coming) if isinstance(response, Deferred) else response for response in each]}
 
 
 def _publish_batch(node: Node, body: PublishBatch) -> Deferred[dict[str, Any]]:
     _check_batch("messages", len(body.messages))
-    return _responses([maybeDeferred(_publish, node, message) for message in body.messages])
+    responses: list[dict[str, Any] | Deferred[dict[str, Any]]] = []
+    for message in body.messages:
+        try:
+            responses.append(_response(node, JSON.publication(message)))
+        except RtpushError as error:
+            responses.append({"error": error.as_dict()})
+    return _responses(responses)
 
 
 def _broadcast(node: Node, body: Broadcast) -> Deferred[dict[str, Any]]:
@@ -151,10 +174,7 @@ def _broadcast(node: Node, body: Broadcast) -> Deferred[dict[str, Any]]:
         )
     )
     return _responses(
-        [
-            node.publish(attrs.evolve(publication, channel=channel), Access.SERVER).addCallback(publish_result)
-            for channel in body.channels
-        ]
+        [_response(node, msgspec.structs.replace(publication, channel=channel)) for channel in body.channels]
     )
 
 
@@ -173,7 +193,11 @@ def _presence(node: Node, body: PresenceQuery) -> Deferred[dict[str, Any]]:
 
 def _channels(node: Node, body: ListChannels) -> Deferred[dict[str, Any]]:
     matches = _matcher("*" if body.pattern is None else body.pattern)
-    listed = {name: {"subscribers": len(channel)} for name, channel in node.channels.items() if matches(name)}
+    listed = {
+        name: {"subscribers": len(channel)}
+        for name, channel in node.channels.items()
+        if len(channel) and matches(name)
+    }
     return succeed({"channels": listed})
 
 
@@ -222,7 +246,7 @@ def _connections(node: Node, body: ListConnections) -> Deferred[dict[str, Any]]:
             "state": connection.state.value,
             "channels": list(connection.subscriptions),
             "since": round(now - connection.since, 3),
-            "peer": connection.peer,
+            "peer": connection.sink.address(),
             "queued": connection.queued,
         }
         for connection in found[: body.limit]

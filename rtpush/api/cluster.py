@@ -38,11 +38,11 @@ def perform(node: Node, name: str, body: msgspec.Struct) -> Deferred[dict[str, A
 
     What other nodes did not do or say is named in the result: ``missing`` has their ids.
 
-    :returns: The result. Fails with :class:`RtpushError`; with ``unavailable`` if the others could not be asked to do
-        something that this node has done already.
+    :returns: The result. Fails with, or raises, :class:`RtpushError`; with ``unavailable`` if the others could not be
+        asked to do something that this node has done already.
     """
     call = CALLS[name]
-    done: Deferred[Any] = maybeDeferred(call.perform, node, body)
+    done: Deferred[Any] = call.perform(node, body)
     if call.merge is not None and node.cluster is not None:
         done.addCallback(_with_others, node, name, body)
     return done

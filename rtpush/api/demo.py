@@ -19,12 +19,13 @@ import attrs
 import msgspec
 from twisted.internet.protocol import Protocol
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import Request as WebRequest
 
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.transports.handshake import Deflate, check_upgrade, header_items, response_head
-from rtpush.transports.http import Endpoint, NotFound, answer_error, answer_json, read_body
+from rtpush.transports.http import Endpoint, NotFound, Request, answer_error, answer_json, read_body
 
 __all__ = ["DemoNetwork"]
 
@@ -73,7 +74,7 @@ class _Network:
     """
 
     harms: _Harms = attrs.field(factory=_Harms)
-    requests: dict[Request, str] = attrs.field(factory=dict)
+    requests: dict[WebRequest, str] = attrs.field(factory=dict)
     sockets: WeakSet[Any] = attrs.field(factory=WeakSet)
 
     def change(self, wanted: _Change) -> None:
@@ -97,7 +98,7 @@ class _Network:
         for connection in connections:
             connection.abortConnection()
 
-    def remember(self, request: Request, transport: str) -> None:
+    def remember(self, request: WebRequest, transport: str) -> None:
         """Keep a request until it is answered in full or its connection is lost."""
         self.requests[request] = transport
         request.notifyFinish().addBoth(lambda _: self.requests.pop(request))
@@ -119,12 +120,12 @@ class DemoNetwork(Resource):
         self.putChild(b"network", _Switches(origins, networks))
         self.putChild(b"net", _Viewers(origins, networks, real))
 
-    def getChild(self, path: bytes, request: Request) -> IResource:
+    def getChild(self, path: bytes, request: WebRequest) -> IResource:
         """Return the page."""
         page: IResource = self._pages.getChildWithDefault(path, request)
         return page
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: WebRequest) -> bytes:
         """Redirect to where the page's relative addresses are right, whatever prefix a proxy has cut off."""
         path, mark, query = request.uri.partition(b"?")
         request.setResponseCode(308)
@@ -197,7 +198,7 @@ class _Through(Resource):
         self._transport = transport
         self._real = real
 
-    def render(self, request: Request) -> bytes | int:
+    def render(self, request: WebRequest) -> bytes | int:
         """Hand the request to the real resource, or do to it what the switches say."""
         harm = self._network.harms.of(self._transport)
         if harm == "block":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 from twisted.web.resource import Resource
-from twisted.web.server import Request
 
 from rtpush.api.calls import CALLS
 from rtpush.api.cluster import perform
@@ -14,7 +13,7 @@ from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.codecs import JSON
 from rtpush.registry.node import Node
-from rtpush.transports.http import Endpoint, NotFound, answer_json, finish_with, read_body
+from rtpush.transports.http import Endpoint, NotFound, Request, answer_json, finish_with, read_body
 
 __all__ = ["Health", "Readiness", "api_resource"]
 

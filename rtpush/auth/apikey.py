@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-
-from twisted.web.iweb import IRequest
+from typing import Protocol
 
 from rtpush.errors import ErrorCode, RtpushError
 
 __all__ = ["ApiKeys"]
+
+
+class _Headed(Protocol):
+    """A request, as far as it matters here."""
+
+    def getHeader(self, key: bytes, /) -> bytes | None:
+        """Return the value of a header field."""
 
 
 class ApiKeys:
@@ -24,7 +30,7 @@ class ApiKeys:
         self._keys = [key.encode() for key in keys]
         self._open = open_
 
-    def check(self, request: IRequest) -> None:
+    def check(self, request: _Headed) -> None:
         """
         Let a request pass that has a key: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
 
@@ -45,7 +51,7 @@ class ApiKeys:
             raise RtpushError(ErrorCode.UNAUTHORIZED, "this API key is not known")
 
     @staticmethod
-    def _given(request: IRequest) -> bytes | None:
+    def _given(request: _Headed) -> bytes | None:
         key: bytes | None = request.getHeader(b"x-api-key")
         if key is not None:
             return key

@@ -13,11 +13,12 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
+from rtpush.errors import RtpushError
 from rtpush.interfaces import IBroker, IBrokerReceiver, IHealthCheck, IPresence
 from rtpush.protocol.channel import Namespaces
 from rtpush.protocol.commands import Publication
@@ -115,7 +116,10 @@ class MemoryBroker:
         return succeed(None)
 
     def publish(self, publication: Publication) -> Deferred[Position | None]:
-        return maybeDeferred(self._publish, publication)
+        try:
+            return succeed(self._publish(publication))
+        except RtpushError as error:
+            return fail(error)
 
     def history(self, channel: str, since: Position | None, limit: int) -> Deferred[Page]:
         return maybeDeferred(self._history, channel, since, limit)

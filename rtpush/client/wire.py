@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any, TypeVar
 
-import attrs
 import msgspec
 
 from rtpush.client.errors import BadAnswer
@@ -313,7 +312,7 @@ def with_key(publication: Publication, random: Random) -> Publication:
     """Give a publication an idempotency key, unless it has one; one without history is not remembered anyway."""
     if publication.idempotency_key is not None or not publication.history:
         return publication
-    return attrs.evolve(publication, idempotency_key=f"{random.getrandbits(96):024x}")
+    return msgspec.structs.replace(publication, idempotency_key=f"{random.getrandbits(96):024x}")
 
 
 def publish_fields(publication: Publication) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import attrs
 
@@ -82,6 +83,8 @@ class Namespaces:
 
     def __init__(self, namespaces: Iterable[Namespace]) -> None:
         self._by_name = {namespace.name: namespace for namespace in namespaces}
+        # The same few thousand channels are asked for again and again.
+        self._remembered = lru_cache(4096)(self._find)
 
     def of(self, channel: str) -> Namespace:
         """
@@ -89,6 +92,9 @@ class Namespaces:
 
         :raises RtpushError: ``bad_channel`` if the name is malformed, ``unknown_channel`` if no namespace has it.
         """
+        return self._remembered(channel)
+
+    def _find(self, channel: str) -> Namespace:
         check_name(channel)
         name, colon, _ = channel.partition(":")
         namespace = self._by_name.get(name if colon else DEFAULT_NAMESPACE)

@@ -7,7 +7,6 @@ import binascii
 import re
 from typing import Any
 
-import attrs
 import msgspec
 
 from rtpush.errors import ErrorCode, RtpushError
@@ -124,8 +123,7 @@ class Frame(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 _COMMANDS = tuple(name for name in Frame.__struct_fields__ if name != "id")
 
 
-@attrs.frozen(slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """
     One command of a client.
 
@@ -155,8 +153,7 @@ class Request:
         return cls(frame.id, given[0], getattr(frame, given[0]))
 
 
-@attrs.frozen(slots=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True, gc=False):
     """
     A message on its way in: it has no position yet.
 

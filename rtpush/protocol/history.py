@@ -48,11 +48,13 @@ class History:
         """Add a message, whose position is :meth:`next_position`, and drop what is over the bounds."""
         self.top += 1
         if self._size > 0:
+            times = self._times
             self._messages.append(message)
-            self._times.append(now)
-            if len(self) > self._size:
+            times.append(now)
+            if len(times) - self._first > self._size:
                 self._drop(1)
-            self.expire(now)
+            if times[self._first] <= now - self.ttl:
+                self.expire(now)
 
     def expire(self, now: float) -> float | None:
         """Drop what is older than the time to live; return when the next one will be, if there is one."""
@@ -75,6 +77,8 @@ class History:
 
     def _drop(self, count: int) -> None:
         """Drop the oldest messages."""
+        if not count:
+            return
         for index in range(self._first, self._first + count):
             self._messages[index] = None
         self._first += count

@@ -7,7 +7,6 @@ import enum
 import re
 from typing import Any
 
-import attrs
 import msgspec
 
 from rtpush.errors import ErrorCode, RtpushError
@@ -32,8 +31,7 @@ class Kind(enum.IntEnum):
     BINARY = 2
 
 
-@attrs.frozen(slots=True)
-class Payload:
+class Payload(msgspec.Struct, frozen=True, gc=False):
     """
     What a message carries.
 
@@ -58,8 +56,7 @@ class Payload:
         return b'"data_b64":"' + base64.b64encode(self.data) + b'"'
 
 
-@attrs.frozen(slots=True, eq=False)
-class Message:
+class Message(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
     A message of a channel.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import attrs
+import msgspec
 
 __all__ = ["MAX_OFFSET", "BadCursor", "Position", "format_cursor", "parse_cursor"]
 
@@ -27,8 +27,7 @@ class BadCursor(ValueError):
     """A text is not a position or cursor of the form that was expected."""
 
 
-@attrs.frozen(slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, gc=False):
     """
     The place of a message in its channel.
 

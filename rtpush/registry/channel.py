@@ -84,9 +84,14 @@ class Channel:
         """Have the broker deliver this channel."""
         self._node.broker.subscribe(self.name).addCallbacks(self._ready, self._unready)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the broker delivers this channel and ``position`` is known."""
+        return bool(self.position.epoch)
+
     def when_ready(self) -> Deferred[None]:
         """
-        Return a Deferred for the moment when the broker delivers this channel and ``position`` is known.
+        Return a Deferred for the moment when :attr:`is_ready` becomes true.
 
         It fails with :class:`rtpush.errors.RtpushError` if the broker does not.
         """
@@ -136,6 +141,15 @@ class Channel:
         """Read history; that it cannot be read is in the log once, until it can be read again."""
         page = self._node.broker.history(self.name, since, limit)
         return page.addCallbacks(self._was_read, self._was_not_read)
+
+    def tick(self) -> None:
+        """Its last subscription has ended a while ago."""
+        if not len(self):
+            self._node.abandon(self)
+
+    def failed(self, doing: str) -> None:
+        """Something of ours went wrong."""
+        self._log.failure("{channel}: {doing} failed", channel=self.name, doing=doing)
 
     def take_pending(self) -> tuple[Batch | None, Position]:
         """Return what is to be delivered now, and where the live subscriptions were before it."""

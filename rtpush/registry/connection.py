@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -57,7 +57,6 @@ class Connection:
         "interval",
         "node",
         "order",
-        "peer",
         "since",
         "sink",
         "state",
@@ -68,13 +67,12 @@ class Connection:
     _log = Logger()
 
     def __init__(
-        self, node: Node, sink: ISink, transport: str, *, id_: str, peer: str, interval: float, duplex: bool
+        self, node: Node, sink: ISink, transport: str, *, id_: str, interval: float, duplex: bool
     ) -> None:
         self.node = node
         self.sink = sink
         self.transport = transport
         self.id = id_
-        self.peer = peer
         self.info = b""
         self.interval = interval
         self.duplex = duplex
@@ -132,20 +130,21 @@ class Connection:
             self.sink.pause_reading()
         command.addBoth(self._done)
 
-    def subscribe(self, channel: str, since: Position | Since) -> Deferred[Subscribed]:
+    def subscribe(self, channel: str, since: Position | Since) -> Subscribed | Deferred[Subscribed]:
         """
         Follow a channel. Nothing of it is delivered before :meth:`go`.
 
-        :returns: Where delivery begins. Fails with :class:`RtpushError` if this may not be, or the broker is away.
+        :returns: Where delivery begins, if that is known; else a Deferred, which fails with :class:`RtpushError` if the
+            broker is away.
+        :raises RtpushError: if this may not be.
         """
-        try:
-            namespace = self._may_subscribe(channel)
-        except RtpushError as error:
-            return fail(error)
+        namespace = self._may_subscribe(channel)
         subscription = Subscription(self, self.node.channel(channel, namespace))
         self.subscriptions[channel] = subscription
         self.order.append(subscription)
         begun = subscription.begin(since)
+        if isinstance(begun, Subscribed):
+            return self._subscribed(begun, subscription)
         begun.addCallback(self._subscribed, subscription)
         begun.addErrback(self._not_subscribed, subscription)
         return begun

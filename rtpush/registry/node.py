@@ -51,6 +51,7 @@ class Node:
     """
     One rtpush process: its connections, the channels that they follow, and the broker behind them.
 
+    :param linger: Seconds for which a channel is followed after its last subscription.
     :param chance: Gives random numbers, at least 0 and below 1.
     :ivar cluster: The way to the other nodes, if the broker knows any.
     :ivar answering: Answers what another node asks. Until it is set there are no answers.
@@ -69,6 +70,7 @@ class Node:
         backoff: Backoff,
         heartbeat: float,
         heartbeat_grace: float,
+        linger: float = 0.0,
         chance: Callable[[], float],
     ) -> None:
         self.clock = clock
@@ -82,9 +84,12 @@ class Node:
         self.backoff = backoff
         self.heartbeat = heartbeat
         self.heartbeat_grace = min(heartbeat_grace, heartbeat)
+        self.linger = linger
         self.chance = chance
         self.fanout = FanOut(clock)
         self.wheel: TimerWheel[Connection] = TimerWheel(_WHEEL_RESOLUTION, clock.seconds())
+        #: Deadlines of what is no connection of the registry yet, or no more.
+        self.deadlines: TimerWheel[Any] = TimerWheel(_WHEEL_RESOLUTION, clock.seconds())
         self.connections: dict[str, Connection] = {}
         #: How many connections there are of each transport.
         self._transports: dict[str, int] = {}
@@ -131,10 +136,10 @@ class Node:
 
     # Connections
 
-    def connect(self, sink: ISink, transport: str, *, peer: str, interval: float, duplex: bool = False) -> Connection:
+    def connect(self, sink: ISink, transport: str, *, interval: float, duplex: bool = False) -> Connection:
         """Register a client; its state is CONNECTING."""
         connection = Connection(
-            self, sink, transport, id_=secrets.token_urlsafe(12), peer=peer, interval=interval, duplex=duplex
+            self, sink, transport, id_=secrets.token_urlsafe(12), interval=interval, duplex=duplex
         )
         self.connections[connection.id] = connection
         self._transports[transport] = self._transports.get(transport, 0) + 1
@@ -155,9 +160,13 @@ class Node:
         return channel
 
     def release(self, channel: Channel) -> None:
-        """A subscription has ended: the last one unsubscribes this node at the broker."""
+        """A subscription has ended: soon after the last one, this node is unsubscribed at the broker."""
         if not len(channel):
-            self.abandon(channel)
+            if self.linger:
+                # One who polls is back at once.
+                self.deadlines.set(channel, self.clock.seconds() + self.linger)
+            else:
+                self.abandon(channel)
 
     def abandon(self, channel: Channel) -> None:
         """Have nothing more to do with a channel: the next subscription to it begins anew."""
@@ -268,11 +277,12 @@ class Node:
         return namespace
 
     def _turn(self) -> None:
-        for connection in self.wheel.expire(self.clock.seconds()):
+        now = self.clock.seconds()
+        for late in (*self.wheel.expire(now), *self.deadlines.expire(now)):
             try:
-                connection.tick()
+                late.tick()
             except Exception:
-                connection.failed("heartbeat")
+                late.failed("heartbeat")
 
     def _unimportant(self, failure: Failure, doing: str) -> None:
         """The broker will find out by itself, or is away and says so elsewhere."""

@@ -94,12 +94,15 @@ class Subscription:
         """Whether nothing is delivered any more."""
         return self.stage is Stage.ENDED
 
-    def begin(self, since: Position | Since) -> Deferred[Subscribed]:
+    def begin(self, since: Position | Since) -> Subscribed | Deferred[Subscribed]:
         """
         Find out where delivery begins. Nothing is delivered before :meth:`go`.
 
-        :returns: A Deferred that fails with :class:`rtpush.errors.RtpushError` if the broker does not answer.
+        :returns: It, if that is known, as it mostly is; else a Deferred that fails with
+            :class:`rtpush.errors.RtpushError` if the broker does not answer.
         """
+        if self.channel.is_ready:
+            return self._joined(None, since)
         begun: Deferred[Subscribed] = self.channel.when_ready().addCallback(self._joined, since)
         return begun
 

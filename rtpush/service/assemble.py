@@ -36,6 +36,10 @@ __all__ = ["build_node", "build_site"]
 _STATIC = os.path.join(os.path.dirname(rtpush.__file__), "static")
 
 
+#: Seconds for which a channel is followed after its last subscription.
+_LINGER = 5.0
+
+
 def build_node(config: Config, clock: IReactorTime) -> Node:
     """Build the node that a configuration describes; nothing of it runs yet."""
     namespaces = Namespaces(config.namespaces)
@@ -49,6 +53,7 @@ def build_node(config: Config, clock: IReactorTime) -> Node:
         backoff=config.backoff,
         heartbeat=config.server.heartbeat,
         heartbeat_grace=config.server.heartbeat_grace,
+        linger=_LINGER,
         chance=random.random,
     )
     node.answering = answering(node)
@@ -142,6 +147,8 @@ def build_site(config: Config, node: Node, clock: IReactorTime) -> server.Site:
     return PushSite(
         root,
         clock,
+        wheel=node.deadlines,
+        others=(b"", b"client", b"demo"),
         request_bytes=config.limits.request_bytes,
         timeout=config.limits.header_timeout,
         retry_after=node.retry_after,

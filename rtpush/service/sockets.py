@@ -1,35 +1,30 @@
 """
 Listening sockets: opened by this process, or inherited from a parent that shares them among its workers.
 
-Twisted can adopt a listening socket, but treats it as its own then: it sets another backlog, gives a Unix socket's file
-another mode, and removes the file at the end. :class:`SharedPort` only accepts.
+Addresses are Twisted's endpoint strings; but the sockets are opened here, and :class:`rtpush.service.port.Port` accepts
+from them. Twisted's own ports make connections that need more memory; and they treat a listening socket that they
+adopt as their own: they set another backlog, give a Unix socket's file another mode, and remove it at the end.
 """
 
 from __future__ import annotations
 
-import errno
+import os
 import socket
+import stat
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory, IReadDescriptor
-from twisted.logger import Logger
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.python.lockfile import FilesystemLock
 
-__all__ = ["CannotListen", "SharedPort", "listen", "listen_inherited"]
+from rtpush.service.port import Port
 
-#: The most connections that are accepted before other work is done.
-_MOST_AT_ONCE = 100
-
-#: Seconds without accepting after the system had no room for another connection. They wait, or others accept them.
-_REST = 0.5
-
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+__all__ = ["CannotListen", "listen", "listen_inherited"]
 
 
 class CannotListen(Exception):
@@ -43,6 +38,25 @@ def listen(reactor: Any, address: str, factory: IProtocolFactory) -> IListeningP
     :param address: A Twisted endpoint string.
     :raises CannotListen: if that is impossible.
     """
+    return _listen(_Opening(reactor), address, factory)
+
+
+def listen_inherited(reactor: Any, fd: int, address: str, factory: IProtocolFactory) -> IListeningPort:
+    """
+    Listen on a socket that another process has opened for an address.
+
+    :param fd: Its file descriptor, which now belongs to the port.
+    :param address: The endpoint string, which says what is spoken on it.
+    :raises CannotListen: if that is impossible.
+    """
+    inherited = _Inherited(reactor, fd)
+    if address.startswith("systemd:"):
+        # Only the process that systemd has started can look it up.
+        return inherited.accept(factory)
+    return _listen(inherited, address, factory)
+
+
+def _listen(reactor: Any, address: str, factory: IProtocolFactory) -> IListeningPort:
     try:
         listening = serverFromString(reactor, address).listen(factory)
     except (ValueError, LookupError, OSError) as error:
@@ -58,125 +72,139 @@ def listen(reactor: Any, address: str, factory: IProtocolFactory) -> IListeningP
     return ports[0]
 
 
-def listen_inherited(reactor: Any, fd: int, address: str, factory: IProtocolFactory) -> IListeningPort:
-    """
-    Listen on a socket that another process has opened for an address.
+class _Opening:
+    """Stands in for the reactor where an endpoint listens: it opens what the endpoint asks for."""
 
-    :param fd: Its file descriptor, which now belongs to the port.
-    :param address: The endpoint string, which says what is spoken on it.
-    :raises CannotListen: if that is impossible.
-    """
-    inherited = _Inherited(reactor, fd)
-    if address.startswith("systemd:"):
-        # Only the process that systemd has started can look it up.
-        return inherited.adopt(factory)
-    return listen(inherited, address, factory)
-
-
-class _Inherited:
-    """Stands in for the reactor where an endpoint listens: whatever it asks for, it gets the inherited socket."""
-
-    def __init__(self, reactor: Any, fd: int) -> None:
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._fd = fd
 
-    def adopt(self, factory: IProtocolFactory) -> IListeningPort:
-        return SharedPort(self._reactor, socket.socket(fileno=self._fd), factory)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> IListeningPort:
-        return self.adopt(factory)
+        try:
+            listening = _open_tcp(port, backlog, interface)
+        except OSError as error:
+            raise CannotListenError(interface, port, error) from error
+        return Port(self._reactor, listening, factory, lambda: _shut_down(listening))
 
     def listenSSL(
         self, port: int, factory: IProtocolFactory, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        return self.adopt(TLSMemoryBIOFactory(contextFactory, False, factory, clock=self._reactor))
+        secured = TLSMemoryBIOFactory(contextFactory, False, factory, clock=self._reactor)
+        return self.listenTCP(port, secured, backlog, interface)
 
     def listenUNIX(
         self, address: str, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
     ) -> IListeningPort:
-        return self.adopt(factory)
+        path = os.fsencode(address)
+        unlock = _lock(path) if wantPID else None
+        try:
+            listening = _open_unix(path, backlog, mode)
+        except OSError as error:
+            if unlock is not None:
+                unlock()
+            raise CannotListenError(None, path, error) from error
+
+        def release() -> None:
+            _shut_down(listening)
+            if _is_file(path):
+                _remove(path)
+            if unlock is not None:
+                unlock()
+
+        return Port(self._reactor, listening, factory, release)
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> IListeningPort:
+        # Whoever calls this keeps the descriptor.
+        return Port(self._reactor, socket.socket(fileno=os.dup(fileDescriptor)), factory)
 
 
-@implementer(IListeningPort, IReadDescriptor)
-class SharedPort:
+class _Inherited(_Opening):
+    """The same, but whatever an endpoint asks for, it gets the inherited socket."""
+
+    def __init__(self, reactor: Any, fd: int) -> None:
+        super().__init__(reactor)
+        self._fd = fd
+
+    def accept(self, factory: IProtocolFactory) -> IListeningPort:
+        return Port(self._reactor, socket.socket(fileno=self._fd), factory)
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> IListeningPort:
+        return self.accept(factory)
+
+    def listenUNIX(
+        self, address: str, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
+    ) -> IListeningPort:
+        return self.accept(factory)
+
+
+def _open_tcp(port: int, backlog: int, interface: str) -> socket.socket:
+    family, name = socket.AF_INET, (interface, port)
+    if isIPv6Address(interface):
+        family = socket.AF_INET6
+        # An interface may name a scope, which is a number to the system.
+        found: Any = socket.getaddrinfo(interface, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        name = found[0][4]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        listening.bind(name)
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _open_unix(path: bytes, backlog: int, mode: int) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(path)
+        if _is_file(path):
+            os.chmod(path, mode)
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _lock(path: bytes) -> Callable[[], object]:
     """
-    Accepts connections from a socket that other processes accept from too.
+    Take a path for this process, and clear away what another one has left there that has crashed.
 
-    All of them wake up for a burst of connections. So that each gets its part, it accepts one, and one more each time
-    when it comes back and there are still some: when all are busy, the burst does not wait for them long.
-
-    :param listening: A listening socket, which now belongs to this object.
+    :returns: What gives it back.
+    :raises CannotListenError: if another process has it.
     """
+    lock = FilesystemLock(path + b".lock")
+    if not lock.lock():
+        raise CannotListenError(None, path, "Cannot acquire lock")
+    try:
+        if not lock.clean and stat.S_ISSOCK(os.stat(path).st_mode):
+            os.remove(path)
+    except OSError:
+        # What is in the way is told when the path is bound.
+        pass
+    return lock.unlock
 
-    _log = Logger()
 
-    def __init__(self, reactor: Any, listening: socket.socket, factory: IProtocolFactory) -> None:
-        listening.setblocking(False)
-        self._reactor = reactor
-        self._socket = listening
-        self._factory = factory
-        self._at_once = 1
-        self._rest: IDelayedCall | None = None
-        self.startListening()
+def _is_file(path: bytes) -> bool:
+    """Tell whether the path of a Unix socket is in the file system: Linux has names that are not."""
+    return not path.startswith(b"\0")
 
-    def startListening(self) -> None:
-        self._factory.doStart()
-        self._reactor.addReader(self)
 
-    def stopListening(self) -> Deferred[None]:
-        """Accept no more. The socket is closed, but not shut down: others go on."""
-        self._reactor.removeReader(self)
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
-        self._socket.close()
-        self._factory.doStop()
-        return succeed(None)
+def _shut_down(listening: socket.socket) -> None:
+    """Refuse connections from now on, for all processes that share a socket."""
+    try:
+        listening.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # Not every system can do that to a listening socket.
+        pass
 
-    def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
-        name: Any = self._socket.getsockname()
-        if self._socket.family == socket.AF_UNIX:
-            return UNIXAddress(name)
-        return (IPv6Address if self._socket.family == socket.AF_INET6 else IPv4Address)("TCP", *name)
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        return "shared port"
-
-    def doRead(self) -> None:
-        for _ in range(self._at_once):
-            try:
-                connection, _peer = self._socket.accept()
-                with connection:
-                    connection.setblocking(False)
-                    self._reactor.adoptStreamConnection(connection.fileno(), self._socket.family, self._factory)
-            except BlockingIOError:
-                # There are no more, or another process was quicker.
-                self._at_once = 1
-                return
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self._pause(error)
-                    return
-                if error.errno == errno.EINVAL:
-                    # It listens no more: who opened it has shut it down.
-                    self._reactor.removeReader(self)
-                    return
-                # A client that is gone already.
-            except Exception:
-                self._log.failure("a connection cannot be accepted")
-        self._at_once = min(self._at_once + 1, _MOST_AT_ONCE)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Nothing that is not done by :meth:`stopListening`."""
-
-    def _pause(self, error: OSError) -> None:
-        self._log.warn("accepting no connection for {rest} s: {reason}", rest=_REST, reason=error.strerror)
-        self._reactor.removeReader(self)
-        self._rest = self._reactor.callLater(_REST, self._go_on)
-
-    def _go_on(self) -> None:
-        self._rest = None
-        self._reactor.addReader(self)
+def _remove(path: bytes) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.web.server import Request
 
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
@@ -14,7 +13,7 @@ from rtpush.protocol.channel import Access
 from rtpush.protocol.codecs import JSON, BadCommand
 from rtpush.registry.node import Node
 from rtpush.transports.commands import error_reply, perform
-from rtpush.transports.http import Endpoint, answer_json, finish_with, read_body
+from rtpush.transports.http import Endpoint, Request, answer_json, finish_with, read_body
 
 __all__ = ["EmitResource"]
 

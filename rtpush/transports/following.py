@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import gatherResults, succeed
 from twisted.python.failure import Failure
-from twisted.web.server import Request
 
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.channel import Access, Namespaces
@@ -15,7 +16,7 @@ from rtpush.protocol.position import BadCursor, Position, parse_cursor
 from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
 from rtpush.registry.subscription import Since
-from rtpush.transports.http import Query, answer_error, error_of
+from rtpush.transports.http import Query, Request, answer_error, error_of
 
 __all__ = ["Following", "checked_info", "follow", "read_since", "refuse"]
 
@@ -97,18 +98,36 @@ def checked_info(info: bytes) -> bytes:
     return info
 
 
-def follow(connection: Connection, following: Following) -> Deferred[list[Subscribed]]:
+def follow(
+    connection: Connection,
+    following: Following,
+    followed: Callable[[list[Subscribed]], object],
+    refused: Callable[[Failure], object],
+) -> None:
     """
     Subscribe a connection to everything; nothing is delivered yet.
 
-    :returns: Where delivery begins, for each channel. Fails with :class:`RtpushError` if one cannot be followed.
+    :param followed: Called with where delivery begins, for each channel: at once if that is known.
+    :param refused: Called if one cannot be followed, with a failure whose value is mostly :class:`RtpushError`; also if
+        ``followed`` fails.
     """
     connection.info = following.info
-    begun = [
-        connection.subscribe(channel, start)
-        for channel, start in zip(following.channels, following.starts, strict=True)
-    ]
-    return gatherResults(begun, consumeErrors=True)
+    try:
+        begun = [
+            connection.subscribe(channel, start)
+            for channel, start in zip(following.channels, following.starts, strict=True)
+        ]
+        known = [each for each in begun if isinstance(each, Subscribed)]
+        if len(known) == len(begun):
+            followed(known)
+            return
+    except Exception:
+        refused(Failure())
+        return
+    all_begun = gatherResults(
+        [succeed(each) if isinstance(each, Subscribed) else each for each in begun], consumeErrors=True
+    )
+    all_begun.addCallback(followed).addErrback(refused)
 
 
 def refuse(failure: Failure, connection: Connection, request: Request) -> None:

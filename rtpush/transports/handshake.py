@@ -12,10 +12,9 @@ from autobahn.websocket.compress import (
     PerMessageDeflateOffer,
     PerMessageDeflateOfferAccept,
 )
-from twisted.web.server import Request
 
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.transports.http import read_body
+from rtpush.transports.http import Request, read_body
 
 __all__ = ["Deflate", "accept_key", "check_upgrade", "choose_deflate", "header_items", "response_head"]
 

@@ -4,10 +4,10 @@ The HTTP front: twisted.web with bounds on what a stranger can send, errors as J
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import parse_qs, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from twisted.internet.defer import Deferred, FirstError
@@ -20,6 +20,9 @@ from twisted.web.resource import Resource
 
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
+from rtpush.protocol.wheel import TimerWheel
+from rtpush.transports.front import HttpConnection, RequestParser
+from rtpush.transports.request import LeanRequest
 
 __all__ = [
     "Endpoint",
@@ -28,13 +31,17 @@ __all__ = [
     "PushRequest",
     "PushSite",
     "Query",
+    "Request",
     "abort",
+    "address_of",
     "answer_error",
     "answer_json",
     "error_of",
     "finish_with",
-    "peer_of",
+    "forget",
+    "is_known",
     "read_body",
+    "when_over",
 ]
 
 #: A body that is too large is read on to its end, so that the client can read why it was refused, up to so many times
@@ -56,7 +63,7 @@ class HttpChannel(http.HTTPChannel):
 
         To be called while a request of it is rendered, which is then never finished.
 
-        :param head: The answer that announces it.
+        :param head: The answer that announces it, unless the protocol writes it.
         """
         transport: Any = self.transport
         transport.unregisterProducer()
@@ -133,14 +140,29 @@ class PushRequest(server.Request):
         if self.startedWriting:
             abort(self)
         else:
-            self._refuse(RtpushError(ErrorCode.INTERNAL, "something went wrong here; it was logged"))
+            self._refuse(_internal_error())
         return reason
+
+
+#: What a resource may be given.
+Request = server.Request | LeanRequest
+
+#: The most parameters of a query.
+_MAX_PARAMETERS = 1000
+
+#: How many parsers are kept for connections to come.
+_SPARE_PARSERS = 100
+
+#: Seconds that a client has to go when it was told to.
+_CLOSE_TIMEOUT = 15.0
 
 
 class PushSite(server.Site):
     """
     The site of all routes.
 
+    :param wheel: Has the deadlines of connections; its owner turns it.
+    :param others: The first parts of paths that are twisted.web's.
     :ivar request_bytes: The largest body.
     :ivar retry_after: Returns the whole seconds after which one who is refused for a while is to come back.
     """
@@ -154,15 +176,72 @@ class PushSite(server.Site):
         resource: Resource,
         clock: IReactorTime,
         *,
+        wheel: TimerWheel[Any],
         request_bytes: int,
         timeout: float,
         retry_after: Callable[[], int],
+        others: Iterable[bytes] = (),
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             resource, requestFactory=PushRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=clock
         )
         self.request_bytes = request_bytes
         self.retry_after = retry_after
+        self._clock = clock
+        self._wheel = wheel
+        self._timeout = timeout
+        self._others = frozenset(others)
+        self._parsers: list[RequestParser] = []
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return what reads a new connection."""
+        return HttpConnection(self)
+
+    def build_other(self, addr: Any) -> Any:
+        """Return what twisted.web reads a connection with."""
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+
+    def is_other(self, uri: bytes) -> bool:
+        """Tell whether a request is twisted.web's."""
+        return uri[1:].partition(b"?")[0].partition(b"/")[0] in self._others
+
+    def answer(self, request: LeanRequest, error: RtpushError | None) -> None:
+        """Have the resources answer a request, or refuse it."""
+        try:
+            if error is not None:
+                request.answer(answer_error(request, error))
+            else:
+                request.process(self.resource)
+        except Exception:
+            PushRequest._log.failure("{method} {path} failed", method=request.method, path=request.path)
+            if request.startedWriting:
+                abort(request)
+            else:
+                request.answer(answer_error(request, _internal_error()))
+
+    def expect(self, connection: HttpConnection, *, anew: bool = False) -> None:
+        """Something must come from a client in time, whose time begins now if it has not begun."""
+        if anew or connection not in self._wheel:
+            self._wheel.set(connection, self._clock.seconds() + self._timeout)
+
+    def expect_end(self, connection: HttpConnection) -> None:
+        """A client must go now."""
+        self._wheel.set(connection, self._clock.seconds() + _CLOSE_TIMEOUT)
+
+    def expect_nothing(self, connection: HttpConnection) -> None:
+        """A client has its time."""
+        self._wheel.cancel(connection)
+
+    def parser(self) -> RequestParser:
+        """Return a parser between two requests."""
+        return self._parsers.pop() if self._parsers else RequestParser()
+
+    def take_back(self, parser: RequestParser) -> None:
+        """Keep a parser for another connection."""
+        if len(self._parsers) < _SPARE_PARSERS:
+            self._parsers.append(parser)
+        else:
+            parser.end()
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/1.1 alone in the TLS handshake (RFC 7301), whatever Twisted could do."""
@@ -175,13 +254,18 @@ class PushSite(server.Site):
 class Query:
     """The query of a request: every parameter at most once, but those that may be several."""
 
-    def __init__(self, request: server.Request) -> None:
+    def __init__(self, request: Request) -> None:
         _, _, query = request.uri.partition(b"?")
+        self._values: dict[str, list[str]] = {}
+        parts = query.split(b"&", _MAX_PARAMETERS)
+        if len(parts) > _MAX_PARAMETERS:
+            raise RtpushError(ErrorCode.BAD_REQUEST, f"the query has more than {_MAX_PARAMETERS} parameters")
         try:
-            self._values = parse_qs(
-                query.decode(), keep_blank_values=True, errors="strict", max_num_fields=1000
-            )
-        except (UnicodeDecodeError, ValueError):
+            for part in parts:
+                name, _, value = part.partition(b"=")
+                if part:
+                    self._values.setdefault(_plain(name), []).append(_plain(value))
+        except UnicodeDecodeError:
             raise RtpushError(ErrorCode.BAD_REQUEST, "the query is not URL-encoded UTF-8") from None
 
     def one(self, *names: str) -> str | None:
@@ -217,6 +301,13 @@ class Query:
         return value
 
 
+def _plain(text: bytes) -> str:
+    """Decode a name or value of a query (WHATWG URL, application/x-www-form-urlencoded)."""
+    if b"%" in text or b"+" in text:
+        text = unquote_to_bytes(text.replace(b"+", b" "))
+    return text.decode()
+
+
 class Endpoint(Resource):
     """
     A route: checks method and origin, answers CORS preflights, and turns errors into answers.
@@ -233,7 +324,7 @@ class Endpoint(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self._origins = origins
 
-    def answer(self, request: server.Request) -> bytes | int:
+    def answer(self, request: Request) -> bytes | int:
         """
         Answer a request: return the body or :data:`NOT_DONE_YET`.
 
@@ -241,7 +332,7 @@ class Endpoint(Resource):
         """
         raise NotImplementedError
 
-    def render(self, request: server.Request) -> bytes | int:
+    def render(self, request: Request) -> bytes | int:
         try:
             self._check_origin(request)
             if request.postpath:
@@ -259,7 +350,7 @@ class Endpoint(Resource):
         except RtpushError as error:
             return answer_error(request, error)
 
-    def _check_origin(self, request: server.Request) -> None:
+    def _check_origin(self, request: Request) -> None:
         # Even without one: a cache must not give this answer to a page that has one.
         request.responseHeaders.addRawHeader(b"vary", b"Origin")
         given = request.requestHeaders.getRawHeaders(b"origin")
@@ -276,7 +367,7 @@ class Endpoint(Resource):
         request.setHeader(b"access-control-allow-origin", origin)
         request.setHeader(b"access-control-expose-headers", b"ETag, Retry-After")
 
-    def _preflight(self, request: server.Request) -> int:
+    def _preflight(self, request: Request) -> int:
         request.setResponseCode(204)
         request.setHeader(b"allow", b", ".join((*self.methods, b"OPTIONS")))
         if request.getHeader(b"access-control-request-method") is not None:
@@ -293,10 +384,10 @@ class NotFound(Endpoint):
 
     isLeaf = False
 
-    def getChild(self, path: bytes, request: server.Request) -> Resource:
+    def getChild(self, path: bytes, request: Request) -> Resource:
         return self
 
-    def render(self, request: server.Request) -> bytes | int:
+    def render(self, request: Request) -> bytes | int:
         return answer_error(request, _nothing_at(request))
 
 
@@ -308,12 +399,16 @@ def _is_text(path: bytes) -> bool:
         return False
 
 
-def _nothing_at(request: server.Request) -> RtpushError:
+def _internal_error() -> RtpushError:
+    return RtpushError(ErrorCode.INTERNAL, "something went wrong here; it was logged")
+
+
+def _nothing_at(request: Request) -> RtpushError:
     path = request.path.decode("latin-1")[:200]
     return RtpushError(ErrorCode.NOT_FOUND, f"there is nothing at {path!r}")
 
 
-def answer_json(request: server.Request, value: Any) -> bytes:
+def answer_json(request: Request, value: Any) -> bytes:
     """Set the headers for a JSON answer, and return its body."""
     request.setHeader(b"content-type", b"application/json")
     if not request.responseHeaders.hasHeader(b"cache-control"):
@@ -321,7 +416,7 @@ def answer_json(request: server.Request, value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def answer_error(request: server.Request, error: RtpushError) -> bytes:
+def answer_error(request: Request, error: RtpushError) -> bytes:
     """Set the status and headers for an error, and return its body."""
     request.setResponseCode(error.kind.status)
     if error.kind is ErrorCode.UNAUTHORIZED:
@@ -341,34 +436,44 @@ def error_of(failure: Failure) -> RtpushError | None:
     return problem if isinstance(problem, RtpushError) else None
 
 
-def abort(request: server.Request) -> None:
+def abort(request: Request) -> None:
     """Close the connection of a request at once."""
     transport: Any = request.channel.transport
     transport.abortConnection()
 
 
-def read_body(request: server.Request) -> bytes:
+def read_body(request: Request) -> bytes:
     """Return the body of a request."""
+    if isinstance(request, LeanRequest):
+        return request.body
     content: Any = request.content
     body: bytes = content.read()
     return body
 
 
-def finish_with(request: server.Request, body: Deferred[bytes]) -> int:
+def is_known(result: Deferred[Any]) -> bool:
+    """Tell whether a Deferred has its value: to take that from ``result`` costs less than a callback."""
+    return bool(result.called) and not result.paused and not isinstance(result.result, (Failure, Deferred))
+
+
+def finish_with(request: Request, body: Deferred[bytes]) -> bytes | int:
     """
     Finish a request with a body that comes later, or with the error that comes instead.
 
-    :returns: :data:`twisted.web.server.NOT_DONE_YET`, for the resource to return.
+    :returns: The body, or :data:`twisted.web.server.NOT_DONE_YET`, for the resource to return.
     """
-    gone: list[Failure] = []
-    request.notifyFinish().addErrback(gone.append)
+    if is_known(body):
+        known: Any = body.result
+        return bytes(known)
+    gone: list[None] = []
+    when_over(request, lambda: gone.append(None))
 
     def failed(failure: Failure) -> bytes:
         error = error_of(failure)
         if error is not None:
             return answer_error(request, error)
         PushRequest._log.failure("{method} {path} failed", failure=failure, method=request.method, path=request.path)
-        return answer_error(request, RtpushError(ErrorCode.INTERNAL, "something went wrong here; it was logged"))
+        return answer_error(request, _internal_error())
 
     def finish(data: bytes) -> None:
         # The client may have gone while the broker was asked.
@@ -381,8 +486,22 @@ def finish_with(request: server.Request, body: Deferred[bytes]) -> int:
     return server.NOT_DONE_YET
 
 
-def peer_of(request: server.Request) -> str:
-    """Return the address of the client, for logs and the list of connections."""
-    address = request.getClientAddress()
+def forget(request: Request) -> None:
+    """Drop what came with a request that will wait for long, where that takes memory."""
+    if isinstance(request, LeanRequest):
+        request.forget()
+
+
+def when_over(request: Request, over: Callable[[], object]) -> None:
+    """Have something called when a request is answered in full, or its client is gone. Once for each request."""
+    if isinstance(request, LeanRequest):
+        request.over = over
+    else:
+        request.notifyFinish().addBoth(lambda _: over() and None)
+
+
+def address_of(transport: Any) -> str:
+    """Return the address of the peer, for logs and the list of connections."""
+    address = transport.getPeer()
     host = getattr(address, "host", None)
     return f"{host}:{address.port}" if host is not None else "unix"

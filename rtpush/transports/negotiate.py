@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.web.server import Request
-
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.channel import MAX_CHANNEL_BYTES
 from rtpush.protocol.negotiate import TRANSPORTS, Direction, choose
 from rtpush.registry.node import Node
-from rtpush.transports.http import Endpoint, Query, answer_json
+from rtpush.transports.http import Endpoint, Query, Request, answer_json
 
 __all__ = ["ROUTES", "NegotiateResource"]
 

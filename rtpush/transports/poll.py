@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from rtpush.auth.origin import Origins
@@ -16,7 +16,7 @@ from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
 from rtpush.registry.node import Node
 from rtpush.transports.following import Following, follow, refuse
-from rtpush.transports.http import Endpoint, Query, abort, peer_of
+from rtpush.transports.http import Endpoint, Query, Request, abort, address_of, forget, when_over
 
 __all__ = ["PollResource"]
 
@@ -55,6 +55,9 @@ class PollSink:
 
     def abort(self) -> None:
         abort(self._request)
+
+    def address(self) -> str:
+        return address_of(self._request.channel.transport)
 
     def pause_reading(self) -> None:
         """One answer is all that is written."""
@@ -126,6 +129,7 @@ class PollResource(Endpoint):
             sink = ShortPollSink(request, min(ages))
         else:
             sink = PollSink(request)
+            forget(request)
             if request.method == b"HEAD":
                 following.check(self._node.namespaces)
                 request.setHeader(b"content-type", b"application/json")
@@ -133,12 +137,15 @@ class PollResource(Endpoint):
                 return b""
         held = max(earlier(timeout, self._jitter, self._node.chance()) - _MARGIN, 0.0)
         kind = "longpoll" if timeout else "shortpoll"
-        connection = self._node.connect(sink, kind, peer=peer_of(request), interval=held)
+        connection = self._node.connect(sink, kind, interval=held)
         sink.connection = connection
-        request.notifyFinish().addBoth(lambda _: connection.lost())
-        begun = follow(connection, following)
-        begun.addCallback(self._begin, connection)
-        begun.addErrback(refuse, connection, request)
+        when_over(request, connection.lost)
+        follow(
+            connection,
+            following,
+            lambda subscribed: self._begin(subscribed, connection),
+            lambda failure: refuse(failure, connection, request),
+        )
         return NOT_DONE_YET
 
     @staticmethod

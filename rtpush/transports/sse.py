@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from rtpush.auth.origin import Origins
@@ -15,7 +15,7 @@ from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
 from rtpush.registry.node import Node
 from rtpush.transports.following import Following, follow, refuse
-from rtpush.transports.http import Endpoint, Query, abort, peer_of
+from rtpush.transports.http import Endpoint, Query, Request, abort, address_of, when_over
 
 __all__ = ["SseResource"]
 
@@ -44,6 +44,9 @@ class EventStreamSink:
     def abort(self) -> None:
         abort(self._request)
 
+    def address(self) -> str:
+        return address_of(self._request.channel.transport)
+
     def pause_reading(self) -> None:
         """A client of this transport sends nothing."""
 
@@ -70,12 +73,15 @@ class SseResource(Endpoint):
             following.check(self._node.namespaces)
             return b""
         connection = self._node.connect(
-            EventStreamSink(request, form), "sse", peer=peer_of(request), interval=self._node.heartbeat
+            EventStreamSink(request, form), "sse", interval=self._node.heartbeat
         )
-        request.notifyFinish().addBoth(lambda _: connection.lost())
-        begun = follow(connection, following)
-        begun.addCallback(self._open, connection, request)
-        begun.addErrback(refuse, connection, request)
+        when_over(request, connection.lost)
+        follow(
+            connection,
+            following,
+            lambda subscribed: self._open(subscribed, connection, request),
+            lambda failure: refuse(failure, connection, request),
+        )
         return NOT_DONE_YET
 
     def _open(self, subscribed: list[Subscribed], connection: Connection, request: Request) -> None:

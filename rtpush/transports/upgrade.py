@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from twisted.web.server import NOT_DONE_YET, Request
+from functools import lru_cache
+
+from twisted.web.server import NOT_DONE_YET
 
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
@@ -10,8 +12,9 @@ from rtpush.protocol.codecs import JSON, MSGPACK
 from rtpush.protocol.forms import RawForm, WebSocketForm
 from rtpush.registry.node import Node
 from rtpush.transports.following import Following
+from rtpush.transports.front import HttpConnection
 from rtpush.transports.handshake import Deflate, check_upgrade, choose_deflate, header_items, response_head
-from rtpush.transports.http import Endpoint, HttpChannel, Query, peer_of
+from rtpush.transports.http import Endpoint, HttpChannel, Query, Request
 from rtpush.transports.websocket import CommandWebSocket, EchoWebSocket, PushWebSocket, RawWebSocket, configured
 
 __all__ = ["SUBPROTOCOLS", "EchoResource", "WebSocketResource"]
@@ -43,14 +46,14 @@ class _Upgrade(Endpoint):
         subprotocol = next((name for name in SUBPROTOCOLS if name in offered), None)
         websocket, following = self.build(request, subprotocol, deflate)
         channel = request.channel
-        if not isinstance(channel, HttpChannel):
+        if not isinstance(channel, HttpChannel | HttpConnection):
             raise RtpushError(ErrorCode.UPGRADE_REQUIRED, "expected a WebSocket handshake over HTTP/1.1")
         connection = self._node.connect(
-            websocket, "websocket", peer=peer_of(request), interval=self._node.heartbeat, duplex=True
+            websocket, "websocket", interval=self._node.heartbeat, duplex=True
         )
         websocket.connection = connection
-        channel.upgrade(websocket, response_head(key, subprotocol, deflate))
-        websocket.begin(connection, following)
+        channel.upgrade(websocket, b"")
+        websocket.begin(connection, following, response_head(key, subprotocol, deflate))
         return NOT_DONE_YET
 
     def build(
@@ -84,9 +87,9 @@ class WebSocketResource(_Upgrade):
         if subprotocol == "rtpush.raw":
             if following is None or len(following.channels) != 1:
                 raise RtpushError(ErrorCode.BAD_REQUEST, "rtpush.raw carries one channel: expected ?channel=NAME")
-            return self._raw(RawForm(deflate.window_bits), deflate), following
+            return self._raw(_raw_form(deflate.window_bits), deflate), following
         codec = MSGPACK if subprotocol == "rtpush.v1.msgpack" else JSON
-        return self._commands(WebSocketForm(codec, deflate.window_bits), deflate), following
+        return self._commands(_form(codec, deflate.window_bits), deflate), following
 
 
 class EchoResource(_Upgrade):
@@ -99,4 +102,9 @@ class EchoResource(_Upgrade):
     def build(
         self, request: Request, subprotocol: str | None, deflate: Deflate
     ) -> tuple[PushWebSocket, Following | None]:
-        return self._echo(RawForm(deflate.window_bits), deflate), None
+        return self._echo(_raw_form(deflate.window_bits), deflate), None
+
+
+# Connections with the same form share it.
+_form = lru_cache(WebSocketForm)
+_raw_form = lru_cache(RawForm)

@@ -34,10 +34,9 @@ from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
 from rtpush.registry.subscription import Since
 from rtpush.transports.commands import perform
-from rtpush.transports.direct import write_now
 from rtpush.transports.following import Following, checked_info, follow, read_since
 from rtpush.transports.handshake import Deflate
-from rtpush.transports.http import error_of
+from rtpush.transports.http import address_of, error_of
 
 __all__ = ["CommandWebSocket", "EchoWebSocket", "PushWebSocket", "RawWebSocket", "configured"]
 
@@ -90,20 +89,44 @@ class PushWebSocket(WebSocketServerProtocol):
     #: What has been read and waits for that to end: of each message, the commands that are still to be done.
     _waiting: list[Iterator[None]] | None = None
 
-    def __init__(self, form: WireForm, deflate: Deflate) -> None:
-        super().__init__()
-        self.form = form
-        self.window_bits = deflate.window_bits
-        self._perMessageCompress: Any = deflate.inflater()
-        self.utf8validator = Utf8Validator()
+    _head = b""
+    _perMessageCompress: Any = None
+    window_bits = 0
+    _utf8validator: Any = None
 
-    def begin(self, connection: Connection, following: Following | None) -> None:
-        """The handshake is through: messages may come and go."""
+    def __init__(self, form: WireForm, deflate: Deflate) -> None:
+        # Autobahn's own makes Deferreds for those who wait for its handshake, which is none here.
+        self.form = form
+        if deflate.window_bits:
+            self.window_bits = deflate.window_bits
+            self._perMessageCompress = deflate.inflater()
+
+    @property
+    def utf8validator(self) -> Any:  # type: ignore[override]
+        """What Autobahn checks text with: made for the first text, since many clients send none."""
+        if self._utf8validator is None:
+            self._utf8validator = Utf8Validator()
+        return self._utf8validator
+
+    def begin(self, connection: Connection, following: Following | None, head: bytes) -> None:
+        """
+        The handshake is through: messages may come and go.
+
+        :param head: What ends it: it is written together with what is to be written now, if there is anything.
+        """
         self.connection = connection
+        self._head = head
         connection.opened()
         self.transport.registerProducer(connection, True)
         if following is not None:
-            follow(connection, following).addCallbacks(self._followed, self._not_followed)
+            follow(connection, following, self._followed, self._not_followed)
+        if self._head:
+            self._write_head(b"")
+
+    def _write_head(self, data: bytes) -> None:
+        head = self._head
+        del self._head
+        self.transport.write(head + data)
 
     def _followed(self, subscribed: list[Subscribed]) -> None:
         for each in subscribed:
@@ -161,6 +184,8 @@ class PushWebSocket(WebSocketServerProtocol):
             self.connection.failed("a message")
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        if self._head:
+            self._write_head(b"")
         super().sendCloseFrame(code, reasonUtf8, isReply)
         if self.failedByMe:
             self._end_writing()
@@ -176,8 +201,12 @@ class PushWebSocket(WebSocketServerProtocol):
             self.transport.loseWriteConnection()
 
     def dropConnection(self, abort: bool = False) -> None:
-        # After a clean closing handshake what was written is still to arrive; the wheel aborts if it does not.
-        super().dropConnection(abort and not self.wasClean)
+        self.transport.unregisterProducer()
+        if self.state != self.STATE_CLOSED:
+            self.droppedByMe = True
+            self.state = self.STATE_CLOSED
+            # After a clean closing handshake what was written is still to arrive; the wheel aborts if it does not.
+            self._closeConnection(abort and not self.wasClean)
 
     def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
         """Take one whole message of the client; each step does one of its commands."""
@@ -186,8 +215,10 @@ class PushWebSocket(WebSocketServerProtocol):
     # ISink
 
     def write(self, data: bytes) -> None:
-        if self.state == self.STATE_OPEN:
-            write_now(self.transport, data)
+        if self._head:
+            self._write_head(data)
+        elif self.state == self.STATE_OPEN:
+            self.transport.write(data)
 
     def heartbeat(self) -> None:
         self.write(PING_FRAME)
@@ -198,6 +229,9 @@ class PushWebSocket(WebSocketServerProtocol):
 
     def abort(self) -> None:
         self.transport.abortConnection()
+
+    def address(self) -> str:
+        return address_of(self.transport)
 
     def pause_reading(self) -> None:
         self._is_held = True
@@ -272,7 +306,10 @@ class CommandWebSocket(PushWebSocket):
                 since = Position.parse(subscribe.cursor)
             except BadCursor as error:
                 raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
-        begun: Deferred[Any] = self.connection.subscribe(subscribe.channel, since)
+        begun = self.connection.subscribe(subscribe.channel, since)
+        if isinstance(begun, Subscribed):
+            self._subscribed(begun, request)
+            return
         begun.addCallback(self._subscribed, request).addErrback(self._failed, request)
         self.connection.doing(begun)
 
@@ -304,10 +341,10 @@ class RawWebSocket(PushWebSocket):
 
     channel: str
 
-    def begin(self, connection: Connection, following: Following | None) -> None:
+    def begin(self, connection: Connection, following: Following | None, head: bytes) -> None:
         assert following is not None
         self.channel = following.channels[0]
-        super().begin(connection, following)
+        super().begin(connection, following, head)
 
     def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
         publication = Publication(self.channel, Payload(payload, Kind.BINARY if is_binary else Kind.TEXT))

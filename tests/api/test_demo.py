@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from rtpush.api import demo
 from rtpush.auth.origin import Origins
+from rtpush.protocol.wheel import TimerWheel
 from rtpush.transports.http import PushSite
 
 SESSION = "viewer-0001"
@@ -136,7 +137,15 @@ class DemoNetworkTests(SynchronousTestCase):
         pages.putChild(b"demo.css", Said(b"css"))
         root = Resource()
         root.putChild(b"demo", demo.DemoNetwork(Origins([]), pages, real))
-        self.site = PushSite(root, Clock(), request_bytes=4096, timeout=20, retry_after=lambda: 1)
+        self.site = PushSite(
+            root,
+            Clock(),
+            wheel=TimerWheel(1, 0),
+            request_bytes=4096,
+            timeout=20,
+            retry_after=lambda: 1,
+            others=[b"demo"],
+        )
 
     def connect(self) -> Connection:
         """Return a new connection."""

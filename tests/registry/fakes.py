@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -357,6 +357,10 @@ class FakeSink:
         if self.ends_at_once:
             self.connection.lost()
 
+    def address(self) -> str:
+        """Tell an address."""
+        return "127.0.0.1:5000"
+
     def pause_reading(self) -> None:
         """Read no more."""
         self.reading = False
@@ -417,7 +421,6 @@ class World:
         sink.connection = self.node.connect(
             sink,
             transport,
-            peer="127.0.0.1:5000",
             interval=self.node.heartbeat,
             duplex=transport == "websocket" if duplex is None else duplex,
         )
@@ -432,7 +435,7 @@ class World:
         :returns: A list that gets the result or failure.
         """
         results: list[Any] = []
-        begun = sink.connection.subscribe(channel, since)
+        begun: Deferred[Any] = maybeDeferred(sink.connection.subscribe, channel, since)
         begun.addCallback(self._begun, sink)
         begun.addBoth(results.append)
         return results

@@ -173,7 +173,7 @@ class SubscribeTests(SynchronousTestCase):
 
     def refusal(self, channel: str) -> RtpushError:
         """Return the error for a channel."""
-        error: RtpushError = self.failureResultOf(self.connection.subscribe(channel, Since.NOW), RtpushError).value
+        error: RtpushError = self.assertRaises(RtpushError, self.connection.subscribe, channel, Since.NOW)
         return error
 
     def test_refused(self) -> None:

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -81,7 +81,7 @@ class Client:
     def subscribe(self, channel: str) -> Deferred[Any]:
         """Subscribe to one channel from where the client is."""
         assert self.sink is not None
-        return self.sink.connection.subscribe(channel, self.places[channel] or self.since)
+        return maybeDeferred(self.sink.connection.subscribe, channel, self.places[channel] or self.since)
 
     def refused(self, sink: FakeSink) -> None:
         """Be told that a channel cannot be followed for a while: come back later."""

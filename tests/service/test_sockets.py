@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import stat
+import sys
 import tempfile
 from typing import Any
 
@@ -18,13 +18,14 @@ from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
+    _SystemdParser,
     connectProtocol,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from twisted.python.systemd import ListenFDs
+from twisted.trial.unittest import SkipTest, TestCase
 
-from rtpush.service.sockets import CannotListen, SharedPort, listen, listen_inherited
+from rtpush.service.sockets import CannotListen, listen, listen_inherited
 from tests.support.waiting import soon
 
 
@@ -53,33 +54,161 @@ class _Client(Protocol):
             self.heard.callback(None)
 
 
-class ListenTests(TestCase):
-    """Addresses that this process opens."""
-
-    def test_taken(self) -> None:
-        """One that another program has is told in a line."""
-        with socket.socket() as other:
-            other.bind(("127.0.0.1", 0))
-            other.listen()
-            address = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
-            error = self.assertRaises(CannotListen, listen, reactor, address, Factory())
-        self.assertEqual(str(error), f"{address}: cannot listen: Address already in use")
-
-    def test_not_there(self) -> None:
-        """So is a socket that systemd has not given, and what is no endpoint."""
-        for address in ("systemd:domain=INET:index=0", "tpc:80"):
-            error = self.assertRaises(CannotListen, listen, reactor, address, Factory())
-            self.assertTrue(str(error).startswith(f"{address}: cannot listen: "), error)
-
-
-class InheritedTests(TestCase):
-    """Sockets that another process has opened: here, one that this process has, of which it knows nothing else."""
+class _SocketsTestCase(TestCase):
+    """What both ways to a listening socket have in common."""
 
     def _directory(self) -> str:
         """Return a directory whose name is short: those of Unix sockets must be."""
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         return directory.name
+
+    def _certificate(self) -> str:
+        """Return the path of a certificate and its key."""
+        certificate = ssl.KeyPair.generate(size=2048).selfSignedCert(1, CN="localhost")
+        path = f"{self._directory()}/both.pem"
+        with open(path, "wb") as file:
+            file.write(certificate.dumpPEM() + certificate.privateKey.dump(crypto.FILETYPE_PEM))
+        return path
+
+    async def _talk(self, endpoint: Any, **said: bytes) -> None:
+        client = await soon(connectProtocol(endpoint, _Client(**said)))
+        await soon(client.heard)
+        gone: Deferred[None] = Deferred()
+        client.connectionLost = lambda reason: gone.callback(None)
+        client.transport.loseConnection()
+        await soon(gone)
+
+
+class ListenTests(_SocketsTestCase):
+    """Addresses that this process opens."""
+
+    def _listen(self, address: str) -> Any:
+        port = listen(reactor, address, Factory.forProtocol(_Echo))
+        self.addCleanup(port.stopListening)
+        return port
+
+    def _refused(self, address: str) -> str:
+        """Return why an address cannot be had."""
+        error = self.assertRaises(CannotListen, listen, reactor, address, Factory())
+        begin = f"{address}: cannot listen: "
+        self.assertTrue(str(error).startswith(begin), error)
+        return str(error)[len(begin) :]
+
+    async def test_tcp(self) -> None:
+        """Connections over TCP are accepted on the interface that is named."""
+        port = self._listen("tcp:0:interface=127.0.0.2")
+        self.assertEqual(port.getHost(), IPv4Address("TCP", "127.0.0.2", port.getHost().port))
+        await self._talk(TCP4ClientEndpoint(reactor, "127.0.0.2", port.getHost().port))
+        with socket.socket() as other:
+            self.assertRaises(ConnectionRefusedError, other.connect, ("127.0.0.1", port.getHost().port))
+
+    async def test_tcp_everywhere(self) -> None:
+        """Without one they are accepted on all; a name is as good as a number."""
+        for address in ("tcp:0", "tcp:0:interface=localhost"):
+            port = self._listen(address)
+            await self._talk(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
+
+    async def test_tcp6(self) -> None:
+        """The same over IPv6."""
+        try:
+            port = self._listen(r"tcp6:0:interface=\:\:1")
+        except CannotListen as error:
+            raise SkipTest("there is no IPv6") from error
+        self.assertEqual(port.getHost().host, "::1")
+        await self._talk(TCP6ClientEndpoint(reactor, "::1", port.getHost().port))
+
+    async def test_tls(self) -> None:
+        """The same over TLS."""
+        port = self._listen(f"ssl:0:interface=127.0.0.1:privateKey={self._certificate()}")
+        endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port, ssl.CertificateOptions(verify=False))
+        await self._talk(endpoint)
+        # More than is written at once.
+        large = bytes(range(256)) * 8192
+        await self._talk(endpoint, said=large, heard=large)
+
+    async def test_unix(self) -> None:
+        """A Unix socket's file has the mode that is named, and goes with it."""
+        path = f"{self._directory()}/sock"
+        port = self._listen(f"unix:{path}:mode=640")
+        self.assertEqual(port.getHost(), UNIXAddress(path))
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o640)
+        self.assertTrue(os.path.islink(f"{path}.lock"))
+        await self._talk(UNIXClientEndpoint(reactor, path))
+        port.stopListening()
+        self.assertFalse(os.path.lexists(path))
+        self.assertFalse(os.path.lexists(f"{path}.lock"))
+
+    async def test_unix_without_a_file(self) -> None:
+        """Linux has names of Unix sockets that are no files."""
+        if not sys.platform.startswith("linux"):
+            raise SkipTest("this is not Linux")
+        name = f"\0rtpush-test-{os.getpid()}"
+        port = self._listen(f"unix:{name}:lockfile=0")
+        await self._talk(UNIXClientEndpoint(reactor, name))
+        port.stopListening()
+
+    async def test_unix_of_a_crashed_process(self) -> None:
+        """What a process has left that did not end well is cleared away."""
+        path = f"{self._directory()}/sock"
+        with socket.socket(socket.AF_UNIX) as old:
+            old.bind(path)
+        # Of no process that there can be.
+        os.symlink(str(2**22 + 1), f"{path}.lock")
+        self._listen(f"unix:{path}")
+        await self._talk(UNIXClientEndpoint(reactor, path))
+
+    def test_unix_of_another_process(self) -> None:
+        """What a process has that lives is left to it; so is a file that is no socket, and no lock is left then."""
+        path = f"{self._directory()}/sock"
+        os.symlink(str(os.getpid()), f"{path}.lock")
+        self.assertEqual(self._refused(f"unix:{path}"), "Cannot acquire lock")
+        os.unlink(f"{path}.lock")
+        os.symlink(str(2**22 + 1), f"{path}.lock")
+        with open(path, "w"):
+            pass
+        self.assertEqual(self._refused(f"unix:{path}"), "Address already in use")
+        self.assertEqual(os.listdir(os.path.dirname(path)), ["sock"])
+
+    def test_backlog(self) -> None:
+        """As many connections may wait to be accepted as the address says."""
+        if not sys.platform.startswith("linux"):
+            raise SkipTest("this is not Linux")
+        port = self._listen("tcp:0:interface=127.0.0.1:backlog=77")
+        with socket.socket(fileno=os.dup(port.fileno())) as listening:
+            # Of a listening socket, Linux tells it in tcpi_sacked.
+            self.assertEqual(listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[28], 77)
+
+    def test_taken(self) -> None:
+        """One that another program has is told in a line."""
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            problem = self._refused(f"tcp:{other.getsockname()[1]}:interface=127.0.0.1")
+        self.assertEqual(problem, "Address already in use")
+
+    def test_not_there(self) -> None:
+        """So is a socket that systemd has not given, what is no endpoint, and what is not here."""
+        for address in ("systemd:domain=INET:index=0", "tpc:80"):
+            self._refused(address)
+        self.assertEqual(self._refused("tcp:0:interface=192.0.2.1"), "Cannot assign requested address")
+        self.assertEqual(self._refused(f"unix:{self._directory()}/none/sock"), "No such file or directory")
+
+    async def test_systemd(self) -> None:
+        """A socket that systemd has given is accepted from; it stays open for others."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            given = os.dup(listening.fileno())
+            self.patch(_SystemdParser, "_sddaemon", ListenFDs([given]))
+            port = self._listen("systemd:domain=INET:index=0")
+            await self._talk(TCP4ClientEndpoint(reactor, *listening.getsockname()))
+            port.stopListening()
+            self.assertTrue(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            with socket.create_connection(listening.getsockname()):
+                listening.accept()[0].close()
+
+
+class InheritedTests(_SocketsTestCase):
+    """Sockets that another process has opened: here, one that this process has, of which it knows nothing else."""
 
     def _open(self, address: str) -> Any:
         """Return the port of the process that opens the socket and does not accept from it."""
@@ -92,14 +221,6 @@ class InheritedTests(TestCase):
         inherited = listen_inherited(reactor, os.dup(port.fileno()), address, Factory.forProtocol(_Echo))
         self.addCleanup(inherited.stopListening)
         return inherited
-
-    async def _talk(self, endpoint: Any, **said: bytes) -> None:
-        client = await soon(connectProtocol(endpoint, _Client(**said)))
-        await soon(client.heard)
-        gone: Deferred[None] = Deferred()
-        client.connectionLost = lambda reason: gone.callback(None)
-        client.transport.loseConnection()
-        await soon(gone)
 
     async def test_tcp(self) -> None:
         """Connections over TCP are accepted, on the port that the socket has, whatever the address says."""
@@ -152,11 +273,7 @@ class InheritedTests(TestCase):
 
     async def test_tls(self) -> None:
         """On an address that speaks TLS, each that shares it does."""
-        certificate = ssl.KeyPair.generate(size=2048).selfSignedCert(1, CN="localhost")
-        path = f"{self._directory()}/both.pem"
-        with open(path, "wb") as file:
-            file.write(certificate.dumpPEM() + certificate.privateKey.dump(crypto.FILETYPE_PEM))
-        address = f"ssl:0:interface=127.0.0.1:privateKey={path}"
+        address = f"ssl:0:interface=127.0.0.1:privateKey={self._certificate()}"
         port = self._open(address)
         self._inherit(address, port)
         await self._talk(
@@ -176,133 +293,3 @@ class InheritedTests(TestCase):
         port = self._open("tcp:0:interface=127.0.0.1")
         self._inherit("systemd:domain=INET:index=0", port)
         await self._talk(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
-
-
-class _Connection:
-    """A connection that was accepted."""
-
-    def fileno(self) -> int:
-        return 99
-
-    def setblocking(self, flag: bool) -> None:
-        pass
-
-    def __enter__(self) -> _Connection:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-
-class _Socket:
-    """A listening socket with connections that wait, or with errors."""
-
-    family = socket.AF_INET
-
-    def __init__(self) -> None:
-        self.waiting: list[_Connection | OSError] = []
-
-    def setblocking(self, flag: bool) -> None:
-        assert not flag
-
-    def accept(self) -> tuple[_Connection, object]:
-        if not self.waiting:
-            raise BlockingIOError(errno.EAGAIN, "")
-        first = self.waiting.pop(0)
-        if isinstance(first, OSError):
-            raise first
-        return first, None
-
-    def close(self) -> None:
-        pass
-
-
-class _Reactor(Clock):
-    """Counts the connections that it adopts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: set[object] = set()
-        self.adopted = 0
-        self.problem: Exception | None = None
-        self.addReader = self.readers.add
-        self.removeReader = self.readers.discard
-
-    def adoptStreamConnection(self, fd: int, family: int, factory: object) -> None:
-        assert (fd, family) == (99, socket.AF_INET)
-        if self.problem is not None:
-            raise self.problem
-        self.adopted += 1
-
-
-class SharedPortTests(SynchronousTestCase):
-    """How it accepts."""
-
-    def setUp(self) -> None:
-        self.reactor = _Reactor()
-        self.socket: Any = _Socket()
-        self.port = SharedPort(self.reactor, self.socket, Factory())
-
-    def test_part_of_a_burst(self) -> None:
-        """Of a burst it takes one connection, then one more each time; when there are no more, it begins again."""
-        self.socket.waiting = [_Connection() for _ in range(14)]
-        taken = []
-        for _ in range(5):
-            before = self.reactor.adopted
-            self.port.doRead()
-            taken.append(self.reactor.adopted - before)
-        self.assertEqual(taken, [1, 2, 3, 4, 4])
-        self.socket.waiting = [_Connection() for _ in range(2)]
-        self.port.doRead()
-        self.assertEqual(len(self.socket.waiting), 1)
-
-    def test_bound(self) -> None:
-        """However long the burst is, there is time for other work."""
-        self.socket.waiting = [_Connection() for _ in range(20_000)]
-        for _ in range(150):
-            self.port.doRead()
-        before = self.reactor.adopted
-        self.port.doRead()
-        self.assertEqual(self.reactor.adopted - before, 100)
-
-    def test_no_room(self) -> None:
-        """Without file descriptors it leaves the others what waits, for a while."""
-        self.socket.waiting = [OSError(errno.EMFILE, "Too many open files"), _Connection()]
-        self.port.doRead()
-        self.assertEqual((self.reactor.readers, self.reactor.adopted), (set(), 0))
-        self.reactor.advance(1.0)
-        self.assertEqual(self.reactor.readers, {self.port})
-        self.port.doRead()
-        self.assertEqual(self.reactor.adopted, 1)
-
-    def test_no_room_to_adopt(self) -> None:
-        """The same if the last descriptor was that of the connection itself."""
-        self.socket.waiting = [_Connection()]
-        self.reactor.problem = OSError(errno.EMFILE, "Too many open files")
-        self.port.doRead()
-        self.assertEqual(self.reactor.readers, set())
-        self.port.stopListening()
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_gone(self) -> None:
-        """Clients that are gone before they are accepted do not keep it from accepting others."""
-        self.socket.waiting = [OSError(errno.ECONNABORTED, ""), OSError(errno.EHOSTUNREACH, ""), _Connection()]
-        for _ in range(2):
-            self.port.doRead()
-        self.assertEqual(self.reactor.adopted, 1)
-
-    def test_mistake(self) -> None:
-        """A mistake of whoever serves a connection costs that connection only."""
-        self.socket.waiting = [_Connection(), _Connection()]
-        self.reactor.problem = RuntimeError("oops")
-        self.port.doRead()
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.reactor.problem = None
-        self.port.doRead()
-        self.assertEqual(self.reactor.adopted, 1)
-
-    def test_shut_down(self) -> None:
-        """When whoever opened the socket has shut it down, it is not asked again and again."""
-        self.socket.waiting = [OSError(errno.EINVAL, "Invalid argument")]
-        self.port.doRead()
-        self.assertEqual(self.reactor.readers, set())

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, serverFromString
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from rtpush.service.assemble import build_node, build_site
 from rtpush.service.config import parse
+from rtpush.service.sockets import listen
 from tests.transports.serving import CONFIG, Loudness
 
 __all__ = ["LoopbackTestCase", "RawClient"]
@@ -116,7 +117,7 @@ class LoopbackTestCase(TestCase):
 
         self.site.buildProtocol = remember
         await self.node.start()
-        self._listening = await serverFromString(reactor, self.endpoint).listen(self.site)
+        self._listening: Any = listen(reactor, self.endpoint, self.site)
         self.addCleanup(self._stop)
         self.port: int = self._listening.getHost().port
 
@@ -134,7 +135,7 @@ class LoopbackTestCase(TestCase):
     async def nobody(self) -> None:
         """Wait until nobody is connected any more, and see that nothing is left of those who were."""
         await self.settle(lambda: not self.node.connections)
-        self.assertEqual(self.node.channels, {})
+        self.assertEqual([name for name, channel in self.node.channels.items() if len(channel)], [])
         self.assertEqual(len(self.node.wheel), 0)
 
     def in_thread(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:

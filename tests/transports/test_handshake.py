@@ -190,7 +190,7 @@ class HandshakeTests(SocketTestCase):
             client = self.client()
             client.send(request_bytes("/echo", headers={**HANDSHAKE, **headers}) + body)
             self.assertEqual(client.answer().error, "bad_request")
-            self.assertEqual(client.ask("/healthz").status, 200)
+            self.assertTrue(client.closed)
         self.assertEqual(self.ask("/echo", headers={**HANDSHAKE, "Content-Length": "0"}).status, 101)
 
     def test_frames_in_the_same_segment(self) -> None:
@@ -265,7 +265,7 @@ class HandshakeTests(SocketTestCase):
 
     def test_header_names_of_others(self) -> None:
         """Nothing that a client sends is in the answer but what was chosen."""
-        socket = self.socket(headers={"Sec-WebSocket-Protocol": "rtpush.v1, evil\x0b", "X-Evil": "a"})
+        socket = self.socket(headers={"Sec-WebSocket-Protocol": "rtpush.v1, evil\x80", "X-Evil": "a"})
         self.assertEqual(
             set(socket.answer.headers) - {"upgrade", "connection"}, {"sec-websocket-accept", "sec-websocket-protocol"}
         )

@@ -283,6 +283,17 @@ class ManyRequestsTests(ServedTestCase):
         self.assertEqual(self.ask("http://node.example/poll?channel=demo:a&timeout=0").status, 200)
 
 
+    def test_offer_of_http_2(self) -> None:
+        """A client that offers HTTP/2 with its request has it answered over HTTP/1.1, whatever its method."""
+        offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQA"}
+        client = self.client()
+        answer = client.ask("/api/v1/publish", method="POST", headers=offer, body=PUBLISH)
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(client.ask("/poll?channel=demo:a&timeout=0&since=earliest", headers=offer).status, 200)
+        client = self.client()
+        self.assertEqual([client.ask("/healthz", headers=offer).status for _ in range(2)], [200, 200])
+
+
 class SizeTests(ServedTestCase):
     """Too much of everything."""
 

@@ -1,0 +1,154 @@
+"""Accepts connections from a listening socket: of this process, or of several that share it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocol, IProtocolFactory, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rtpush.transports.tcp import Address, Stream, address_of
+
+__all__ = ["Port"]
+
+#: The most connections that are accepted before other work is done.
+_MOST_AT_ONCE = 100
+
+#: Seconds without accepting after the system had no room for another connection. They wait, or others accept them.
+_REST = 0.5
+
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@implementer(IListeningPort, IReadDescriptor)
+class Port:
+    """
+    Accepts connections.
+
+    All processes that share a socket wake up for a burst of connections. So that each gets its part, it accepts one,
+    and one more each time when it comes back and there are still some: when all are busy, the burst does not wait for
+    them long.
+
+    :param listening: A listening socket, which now belongs to this object.
+    :param release: What else is to be done at the end, just before the socket is closed.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        release: Callable[[], object] | None = None,
+    ) -> None:
+        listening.setblocking(False)
+        if listening.family != socket.AF_UNIX:
+            # Connections have it from here: so none has to be told.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self._reactor = reactor
+        self._socket = listening
+        # What the public method does around this one is to make a socket object, which costs half as much again as all
+        # that is done here for a connection.
+        self._accept: Callable[[], tuple[int, Any]] = listening._accept  # type: ignore[attr-defined]
+        self._family = listening.family
+        self._factory = factory
+        self._release = release
+        self._at_once = 1
+        self._rest: IDelayedCall | None = None
+        self._is_open = True
+        self.startListening()
+
+    # IListeningPort
+
+    def startListening(self) -> None:
+        self._factory.doStart()
+        self._reactor.addReader(self)
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more. If other processes share the socket, they go on."""
+        if self._is_open:
+            self._is_open = False
+            self.stopReading()
+            if self._release is not None:
+                self._release()
+            self._socket.close()
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> Address:
+        return address_of(self._family, self._socket.getsockname())
+
+    # What the reactor calls
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "port"
+
+    def doRead(self) -> None:
+        for _ in range(self._at_once):
+            try:
+                fd, peer = self._accept()
+            except BlockingIOError:
+                # There are no more, or another process was quicker.
+                self._at_once = 1
+                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    self._pause(error)
+                    return
+                if error.errno == errno.EINVAL:
+                    # It listens no more: who opened it has shut it down.
+                    self._reactor.removeReader(self)
+                    return
+                # A client that is gone already.
+            else:
+                self._serve(fd, peer)
+        self._at_once = min(self._at_once + 1, _MOST_AT_ONCE)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
+        self.stopListening()
+
+    def stopReading(self) -> None:
+        """Accept nothing from now on, but go on listening."""
+        self._reactor.removeReader(self)
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+
+    def _serve(self, fd: int, peer: Any) -> None:
+        protocol: IProtocol | None = None
+        try:
+            os.set_blocking(fd, False)
+            protocol = self._factory.buildProtocol(address_of(self._family, peer))
+        except Exception:
+            self._log.failure("a connection cannot be served")
+        if protocol is None:
+            os.close(fd)
+            return
+        stream = Stream(self._reactor, fd, self._family, protocol)
+        try:
+            stream.resumeProducing()
+            protocol.makeConnection(stream)
+        except Exception:
+            self._log.failure("a connection cannot be served")
+            stream.abortConnection()
+
+    def _pause(self, error: OSError) -> None:
+        self._log.warn("accepting no connection for {rest} s: {reason}", rest=_REST, reason=error.strerror)
+        self._reactor.removeReader(self)
+        self._rest = self._reactor.callLater(_REST, self._go_on)
+
+    def _go_on(self) -> None:
+        self._rest = None
+        self._reactor.addReader(self)

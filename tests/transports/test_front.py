@@ -1,0 +1,113 @@
+"""Tests of rtpush.transports.front: what is not said of HTTP elsewhere, but of the two that read it here."""
+
+from __future__ import annotations
+
+from rtpush.transports.front import HttpConnection
+from rtpush.transports.http import HttpChannel
+from rtpush.transports.request import LeanRequest
+from tests.transports.serving import ServedTestCase, instances_of, request_bytes
+
+
+class FrontTests(ServedTestCase):
+    """Connections that have requests for both."""
+
+    server = "demo = yes"
+
+    def test_other_first(self) -> None:
+        """Files are twisted.web's; a connection that has begun with one may ask for anything after it."""
+        client = self.client()
+        self.assertEqual(client.ask("/demo").status, 308)
+        self.assertEqual(client.ask("/healthz").json, {"ok": True})
+        self.assertEqual(client.ask("/poll?channel=demo:a&timeout=0").status, 200)
+
+    def test_other_later(self) -> None:
+        """A connection is handed over when a request comes that is not ours."""
+        client = self.client()
+        self.assertEqual(client.ask("/healthz").headers["server"], "rtpush")
+        self.assertEqual(client.ask("/demo").status, 308)
+        self.assertNotEqual(client.ask("/healthz").headers["server"], "rtpush")
+        self.assertEqual(len(self.node.deadlines), 0)
+
+    def test_other_behind_ours(self) -> None:
+        """One that comes in a segment with ours gets no answer but the end, after which it is asked again."""
+        client = self.client()
+        client.send(request_bytes("/healthz") + request_bytes("/demo") + request_bytes("/healthz"))
+        self.assertEqual(client.answer().json, {"ok": True})
+        self.assertTrue(client.closed)
+        self.assertEqual(client.take(), b"")
+
+    def test_other_after_a_poll_that_waits(self) -> None:
+        """The same in a segment of its own is answered when its turn comes."""
+        client = self.client()
+        client.request("/poll?channel=demo:a")
+        client.request("/demo")
+        self.publish("demo:a", 1)
+        self.assertEqual(client.answer().json["messages"][0]["data"], 1)
+        self.assertEqual(client.answer().status, 308)
+
+    def test_websocket_after_others(self) -> None:
+        """A connection that was handed over can still become a WebSocket."""
+        upgrade = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        }
+        for before in ("/demo", "/healthz"):
+            client = self.client()
+            client.ask(before)
+            self.assertEqual(client.ask("/ws", headers=upgrade).status, 101)
+
+    def test_head_in_pieces(self) -> None:
+        """A head that comes in pieces is not larger for it: its limit is that of one that comes at once."""
+        head = b"GET /healthz HTTP/1.1\r\n" + b"X: " + b"y" * 15_000 + b"\r\n\r\n"
+        client = self.client()
+        for start in range(0, len(head), 100):
+            client.send(head[start : start + 100])
+        self.assertEqual(client.answer().status, 200)
+
+    def test_parsers_are_shared(self) -> None:
+        """A connection has a parser only while it reads a request, and one that was in trouble is not used again."""
+        site = self.site
+        client = self.client()
+        client.ask("/healthz")
+        self.assertEqual(len(site._parsers), 1)
+        (parser,) = site._parsers
+        waiting = self.client()
+        waiting.request("/poll?channel=demo:a")
+        self.assertEqual(site._parsers, [parser])
+        for trouble in (b"GET /healthz HTTP/1.1\r\nno colon\r\n\r\n", request_bytes("/healthz", version="HTTP/1.0")):
+            other = self.client()
+            other.send(trouble)
+            self.assertTrue(other.closed)
+            self.assertEqual(site._parsers, [])
+            self.assertEqual(client.ask("/healthz").status, 200)
+        half = self.client()
+        half.send(b"POST /emit HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe")
+        half.lose()
+        self.assertEqual([self.client().ask("/healthz").status for _ in range(2)], [200, 200])
+
+    def test_nothing_is_left(self) -> None:
+        """Of connections that are gone nothing is left, whatever they were."""
+        for path in ("/healthz", "/demo", "/poll?channel=demo:a", "/sse?channel=demo:a"):
+            client = self.client()
+            client.request(path)
+            client.send(b"GET /heal")
+            client.lose()
+        # The channel is followed for a little longer.
+        self.clock.advance(10)
+        self.assertEqual((len(self.node.deadlines), self.node.channels), (0, {}))
+        del client
+        self.assertEqual(set(instances_of(HttpConnection, HttpChannel, LeanRequest).values()), {0})
+
+    def test_our_fault(self) -> None:
+        """What goes wrong here is told without its details, and logged; the connection goes on."""
+        resource = self.site.resource.children[b"healthz"]
+        self.patch(type(resource), "answer", lambda *_: 1 // 0)
+        client = self.client()
+        answer = client.ask("/healthz")
+        self.assertEqual((answer.status, answer.error), (500, "internal"))
+        self.assertEqual(client.ask("/readyz").status, 200)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.loudness.events), 1)
+        self.loudness.events.clear()
