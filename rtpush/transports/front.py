@@ -174,7 +174,6 @@ class RequestParser:
         self.done.append((request, persists, error))
         self._begin()
 
-
     def _has_body(self) -> bool:
         return b"transfer-encoding" in self._fields or int(self._fields.get(b"content-length", [b"0"])[0]) > 0
 
