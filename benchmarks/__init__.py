@@ -1,7 +1,8 @@
 """Measures rtpush next to what else there is, on one machine and in one run: ``python -m benchmarks``.
 
-``targets`` are the servers, ``scenarios`` what is done to them, ``load`` and ``frames`` the client that does it,
-``proc`` reads what it cost, ``report`` prints it. Linux only: epoll, ``/proc`` and CPU affinity are used.
+``catalogue`` lists the servers and what is done to them, ``load`` and ``frames`` are the client that does it
+(``crowd`` where one process is too small), ``proc`` reads what it cost, ``report`` keeps it, ``aims`` judges it,
+``tables`` and ``plot`` show it. Linux only: epoll, ``/proc`` and CPU affinity are used.
 """
 
 from __future__ import annotations

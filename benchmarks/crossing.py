@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from benchmarks.load import Client, Publisher
 from benchmarks.proc import Meter, settle
-from benchmarks.scenarios import Figure, Sample, Scale, Scenario, payloads
+from benchmarks.scenario import Figure, Sample, Scale, Scenario, payloads
 from benchmarks.stream import Stream
-from benchmarks.targets import Ability, Target, Way
+from benchmarks.target import Ability, Target, Way
 
 __all__ = ["NODE_SCENARIOS"]
 
@@ -118,6 +118,7 @@ class PacedWebSocket(Paced):
     """Published over WebSockets."""
 
     name = "nodes-websocket"
+    quick = False
     way = Way.WEBSOCKET
     figures = paced(name, "WebSocket to WebSocket")
 
@@ -126,6 +127,7 @@ class PacedRedis(Paced):
     """Published in Redis by the client itself: ``FCALL``."""
 
     name = "nodes-redis"
+    quick = False
     way = Way.REDIS
     needs = frozenset({Ability.CHANNELS, Ability.REDIS})
     figures = paced(name, "FCALL to WebSocket")
@@ -143,7 +145,7 @@ class Flood(Across):
 
     def publisher(self, target: Target) -> Publisher:
         """Connect."""
-        return Publisher(target.http, self.connections, target.whole(self.messages_a_request))
+        return Publisher(target.publishing, self.connections, target.whole(self.messages_a_request))
 
     def measure(self, target: Target, scale: Scale) -> Sample:
         stream = payloads(scale)
@@ -193,13 +195,14 @@ class FloodRedis(Flood):
     """By the client in Redis, 100 commands at a time."""
 
     name = "nodes-publish-redis"
+    quick = False
     needs = frozenset({Ability.CHANNELS, Ability.REDIS})
     figures = flood(name, "FCALL, 100 at a time")
     messages_a_request = 100
 
     def request(self, target: Target, payloads: Iterator[str]) -> bytes:
         make = target.sending(Way.REDIS).request
-        return b"".join(make("bench:a", next(payloads)) for _ in range(self.messages_a_request))
+        return b"".join(make("bench:0", next(payloads)) for _ in range(self.messages_a_request))
 
     def publisher(self, target: Target) -> Publisher:
         sending = target.sending(Way.REDIS)

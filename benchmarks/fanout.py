@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.frames import FrameCounter, pong_frame
-from benchmarks.load import STALLED, Client, Opening, Publisher
+from benchmarks.load import STALLED, Client, Publisher
 
 __all__ = ["FanOut"]
 
 _EVENTS = 4096
+_WATCHED_OF = 20
 
 
 class FanOut:
@@ -21,33 +23,48 @@ class FanOut:
     writes dearer. `run` and `run_single` therefore read late, in bulk: they measure the server, not this client.
     """
 
-    def __init__(self, client: Client, subscribe: Opening, subscribers: int, publisher: Publisher) -> None:
+    def __init__(self, client: Client, subscribers: Mapping[int, bytes], publisher: Publisher) -> None:
+        """``subscribers`` are those that `Client.open` has opened."""
         self._client = client
         self._publisher = publisher
         self._counter = FrameCounter(self._pinged)
-        self._seen = {fd: self._counter.feed(fd, rest) for fd, rest in client.open(subscribe, subscribers).items()}
+        self._seen = {fd: self._counter.feed(fd, rest) for fd, rest in subscribers.items()}
         self._read_into = {fd: client.sockets[fd].recv_into for fd in self._seen}
         self._pause = 0.002
         if any(self._seen.values()):
             raise BenchmarkError("a message came before any was published")
 
-    def run(self, requests: Iterator[bytes], seconds: float, in_flight: int) -> int:
-        """Publish for so long with at most ``in_flight`` messages undelivered; return the deliveries, none missing."""
+    def run(self, requests: Iterator[bytes], seconds: float, in_flight: int) -> tuple[int, list[float]]:
+        """Publish for so long with at most ``in_flight`` messages undelivered; none may be missing in the end.
+
+        Return how many were delivered, and for every 20th subscriber the seconds that each message took to it.
+        """
         subscribers = len(self._seen)
         publisher = self._publisher
-        published = received = 0
+        first = next(iter(self._seen.values()))
+        watched = set(islice(self._seen, 0, None, _WATCHED_OF))
+        sent: list[float] = []
+        latencies: list[float] = []
+        received = 0
         end = time.monotonic() + seconds
-        while (publishing := time.monotonic() < end) or received < published * subscribers:
-            undelivered = published - received / subscribers
-            if publishing and undelivered < in_flight and publisher.idle:
+        while (publishing := time.monotonic() < end) or received < len(sent) * subscribers:
+            delivered = received / subscribers
+            if publishing and publisher.idle and len(sent) - delivered < in_flight:
+                sent.append(time.monotonic())
                 publisher.send(next(requests))
-                published += 1
-            elif publishing and undelivered < in_flight / 2:
+            elif publisher.busy and len(sent) - publisher.busy - delivered < in_flight / 2:
+                # Reading is cheapest when many messages wait in each socket.
                 publisher.receive()
             else:
-                received += self._collect()
+                for fd in self._client.readable():
+                    count = self._take(fd)
+                    received += count
+                    if fd in watched:
+                        now = time.monotonic()
+                        until = self._seen[fd] - first
+                        latencies += [now - begun for begun in sent[until - count : until]]
         publisher.finish()
-        return received
+        return received, latencies
 
     def run_single(self, requests: Iterator[bytes], seconds: float) -> int:
         """Publish one message, wait until all have it, publish the next, for so long; return the deliveries."""

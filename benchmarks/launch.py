@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import socket
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import CDLL
 from pathlib import Path
@@ -15,7 +16,7 @@ from signal import SIGKILL, SIGTERM
 
 from benchmarks.errors import BenchmarkError
 
-__all__ = ["ALL_CORES", "free_port", "launched"]
+__all__ = ["ALL_CORES", "await_answer", "await_listening", "free_port", "launched"]
 
 # Read when this is imported: before the client takes one for itself.
 ALL_CORES = frozenset(os.sched_getaffinity(0))
@@ -23,6 +24,7 @@ ALL_CORES = frozenset(os.sched_getaffinity(0))
 _ROOT = Path(__file__).resolve().parent.parent
 _STARTING = 20.0
 _STOPPING = 3.0
+_ANSWERING = 1.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = CDLL(None)
 
@@ -42,12 +44,18 @@ def free_port() -> int:
 
 @contextmanager
 def launched(
-    name: str, command: Sequence[str], port: int | None, directory: Path, cores: Collection[int] = ALL_CORES
+    name: str,
+    command: Sequence[str],
+    port: int | None,
+    directory: Path,
+    cores: Collection[int] = ALL_CORES,
+    patience: float = _STOPPING,
 ) -> Iterator[int]:
     """Run a server on these cores until the ``with`` block ends; its value is the process id.
 
     The block begins when something listens on ``port``, or at once if there is none to wait for. What the server says
-    goes to a file in ``directory``. It dies with this process, too. Raises `BenchmarkError` if it does not start.
+    goes to a file in ``directory``. It dies with this process, too. When it is told to end it has so many seconds
+    of ``patience``. Raises `BenchmarkError` if it does not start.
     """
     parent = os.getpid()
 
@@ -70,24 +78,43 @@ def launched(
         )
     try:
         if port is not None:
-            _await_listening(name, process, port, log)
+            await_listening(port, lambda: process.poll() is None, lambda: f"{name} did not start: {_last_line(log)}")
         yield process.pid
     except BenchmarkError as error:
         if process.poll() is not None:
             raise BenchmarkError(f"{error}; {name} ended with {process.returncode}: {_last_line(log)}") from None
         raise
     finally:
-        _stop(process)
+        _stop(process, patience)
 
 
-def _await_listening(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def await_listening(port: int, running: Callable[[], bool], problem: Callable[[], str]) -> None:
+    """Wait until something listens on a port. Raises `BenchmarkError` with the problem if that takes too long."""
     give_up = time.monotonic() + _STARTING
-    while time.monotonic() < give_up and process.poll() is None:
+    while time.monotonic() < give_up and running():
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.02)
-    raise BenchmarkError(f"{name} did not start: {_last_line(log)}")
+    raise BenchmarkError(problem())
+
+
+def await_answer(port: int, path: str) -> None:
+    """Wait until a GET request is answered with success. Raises `BenchmarkError` if that takes too long."""
+    give_up = time.monotonic() + _STARTING
+    while time.monotonic() < give_up:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWERING)
+        try:
+            connection.request("GET", path)
+            if connection.getresponse().status == http.client.OK:
+                return
+        except OSError:
+            # It does not listen, or not answer, yet.
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.02)
+    raise BenchmarkError(f"a server does not answer GET {path}")
 
 
 def _last_line(log: Path) -> str:
@@ -95,11 +122,11 @@ def _last_line(log: Path) -> str:
     return lines[-1][:300] if lines else "it said nothing"
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], patience: float) -> None:
     """End a server and its children, which are in a process group of their own."""
     try:
         os.killpg(process.pid, SIGTERM)
-        process.wait(_STOPPING)
+        process.wait(patience)
     except (subprocess.TimeoutExpired, ProcessLookupError):
         pass
     finally:

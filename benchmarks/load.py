@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from attrs import frozen
@@ -21,20 +21,22 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.frames import pong_frame, split_frame
 
 __all__ = [
+    "OPENING_WINDOW",
     "Client",
     "Following",
     "Opening",
     "Publisher",
     "Sending",
+    "closes",
     "http_get",
     "http_post",
     "response_body",
     "websocket_request",
 ]
 
-# How many connections are being opened at once: less than 50, Twisted's usual listen backlog, beyond which the kernel
-# drops connection attempts and repeats them a second later.
-_OPENING_WINDOW = 40
+#: How many connections are opened at once, if nothing else is said: less than 50, Twisted's usual listen backlog.
+#: Beyond that the kernel drops connection attempts and repeats them a second later.
+OPENING_WINDOW = 40
 STALLED = 15.0
 _PING = b"\x89"
 _READ_BYTES = 1 << 16
@@ -46,11 +48,15 @@ _SOURCES = itertools.cycle([f"127.0.{high}.{low}" for high in (1, 2) for low in 
 
 @frozen
 class Opening:
-    """How a connection begins: where, with what, and what ends the server's answer to it (None: it is left waiting)."""
+    """How a connection begins: where, with what, and what ends the server's answer to it (None: it is left waiting).
+
+    `replies` are for protocols that talk before that: what is awaited, and what is then sent.
+    """
 
     address: tuple[str, int]
     request: bytes
     ready: bytes | None
+    replies: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @frozen
@@ -75,9 +81,9 @@ class Following:
     confirmation: bytes
 
 
-def http_get(path: str) -> bytes:
+def http_get(path: str, accept: str = "*/*") -> bytes:
     """Return a GET request."""
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\n\r\n".encode()
 
 
 def http_post(path: str, body: bytes, content_type: str = "application/json") -> bytes:
@@ -115,13 +121,19 @@ def response_body(data: bytes) -> bytes | None:
     return data[body_start:body_end] if len(data) >= body_end else None
 
 
+def closes(response: bytes) -> bool:
+    """Tell whether an HTTP response is the last on its connection."""
+    return b"\r\nConnection: close\r\n" in response
+
+
 class Client:
     """Sockets on one epoll. Use as a context manager: leaving it closes them all."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str | None = None) -> None:
+        """``source`` is the loopback address that it connects from."""
         self.epoll = select.epoll()
         self.sockets: dict[int, socket.socket] = {}
-        self._source = next(_SOURCES)
+        self._source = source or next(_SOURCES)
 
     def __enter__(self) -> Self:
         return self
@@ -160,47 +172,82 @@ class Client:
         self.epoll.register(fd, select.EPOLLIN)
         return fd
 
-    def open(self, opening: Opening, count: int) -> dict[int, bytes]:
-        """Open ``count`` connections and wait for their answers; return what came after each, by file descriptor."""
-        if opening.ready is None:
-            return self._open_waiting(opening, count)
-        pending: dict[int, bytes] = {}
+    def renew(self, fd: int, address: tuple[str, int]) -> int:
+        """Close a connection that the server ends after its answer, and connect again; return the file descriptor."""
+        self.sockets.pop(fd).close()
+        return self.connect(address)
+
+    def open(self, opening: Opening, count: int, window: int = OPENING_WINDOW) -> dict[int, bytes]:
+        """Open ``count`` connections and wait for their answers; return what came after each, by file descriptor.
+
+        ``window`` are opened at once.
+        """
+        openings = itertools.repeat(opening, count)
+        return self.open_each(openings, window) if opening.ready else self.open_waiting(openings, window)
+
+    def open_each(
+        self, openings: Iterable[Opening], window: int = OPENING_WINDOW, put_off: list[Opening] | None = None
+    ) -> dict[int, bytes]:
+        """Open a connection for each, in this order, and wait for their answers; return what came after each.
+
+        Raises `BenchmarkError` if one is refused; but those that are to come again later (503) are added to
+        ``put_off``, if there is such a list.
+        """
+        left = iter(openings)
+        pending: dict[int, tuple[Opening, int, bytes]] = {}
         opened: dict[int, bytes] = {}
-        while len(opened) < count:
-            while len(pending) < _OPENING_WINDOW and len(pending) + len(opened) < count:
-                pending[self.connect(opening.address, opening.request)] = b""
+        while True:
+            for opening in itertools.islice(left, window - len(pending)):
+                pending[self.connect(opening.address, opening.request)] = opening, 0, b""
+            if not pending:
+                return opened
             for fd in self.readable():
                 if fd not in pending:
-                    self._stay(fd)
+                    self.attend(fd)
                     continue
-                data = pending[fd] + self.read(fd)
-                end = data.find(opening.ready)
-                if end < 0:
-                    if data[9:12] not in b"101 200":
+                opening, step, data = pending.pop(fd)
+                data += self.read(fd)
+                steps = (*opening.replies, (opening.ready or b"", b""))
+                awaited, reply = steps[step]
+                end = data.find(awaited)
+                if not step and data.startswith(b"HTTP/") and data[9:12] not in b"101 200":
+                    if put_off is None or data[9:12] != b"503":
                         raise BenchmarkError(f"refused a connection: {data[:200]!r}")
-                    pending[fd] = data
+                    self.sockets.pop(fd).close()
+                    put_off.append(opening)
+                elif end < 0:
+                    pending[fd] = opening, step, data
+                elif step + 1 < len(steps):
+                    self.sockets[fd].sendall(reply)
+                    pending[fd] = opening, step + 1, data[end + len(awaited) :]
                 else:
-                    del pending[fd]
-                    opened[fd] = data[end + len(opening.ready) :]
-        return opened
+                    opened[fd] = data[end + len(awaited) :]
 
-    def _open_waiting(self, opening: Opening, count: int) -> dict[int, bytes]:
+    def open_waiting(self, openings: Iterable[Opening], window: int = OPENING_WINDOW) -> dict[int, bytes]:
+        """Open a connection for each, in this order, that is left without an answer."""
         opened: dict[int, bytes] = {}
-        answered = Opening(opening.address, http_get("/"), b"\r\n\r\n")
-        while len(opened) < count:
-            for _ in range(min(_OPENING_WINDOW, count - len(opened))):
+        left = iter(openings)
+        while batch := list(itertools.islice(left, window)):
+            for opening in batch:
                 opened[self.connect(opening.address, opening.request)] = b""
             # These have no answer that shows that they were accepted; but one that comes after them has.
-            for fd in self.open(answered, 1):
-                self.sockets.pop(fd).close()
+            last = self.connect(batch[0].address, http_get("/"))
+            while last in self.sockets:
+                for fd in self.readable():
+                    if fd == last:
+                        self.read(fd)
+                        self.sockets.pop(fd).close()
+                    else:
+                        self.attend(fd)
         return opened
 
     def stay(self) -> None:
         """Answer the heartbeats that came on open connections. Raises `BenchmarkError` if one was ended."""
         for fd, _ in self.epoll.poll(0, len(self.sockets) + 1):
-            self._stay(fd)
+            self.attend(fd)
 
-    def _stay(self, fd: int) -> None:
+    def attend(self, fd: int) -> None:
+        """Read what came on an open connection that is idle, and answer a heartbeat. Raises `BenchmarkError`."""
         data = self.read(fd)
         if data.startswith(_PING) and (frame := split_frame(data, 0, len(data))) is not None:
             self.sockets[fd].sendall(pong_frame(data[frame[1] : frame[2]]))
@@ -237,9 +284,15 @@ class Publisher(Client):
         self, address: tuple[str, int], connections: int, whole: Callable[[bytes], bool] | None = None
     ) -> None:
         super().__init__()
+        self._address = address
         self._whole = whole or (lambda data: response_body(data) is not None)
         self._partial = {self.connect(address): b"" for _ in range(connections)}
         self.idle = deque(self._partial)
+
+    @property
+    def busy(self) -> int:
+        """How many requests are under way."""
+        return len(self._partial) - len(self.idle)
 
     def send(self, request: bytes) -> None:
         """Send a request on an idle connection."""
@@ -251,6 +304,9 @@ class Publisher(Client):
         for fd in self.readable():
             data = self._partial[fd] + self.read(fd)
             if self._whole(data):
+                if closes(data):
+                    del self._partial[fd]
+                    fd = self.renew(fd, self._address)
                 self._partial[fd] = b""
                 self.idle.append(fd)
                 completed += 1
@@ -271,6 +327,6 @@ class Publisher(Client):
     def finish(self) -> int:
         """Wait until every request under way was answered; return how many those were."""
         answered = 0
-        while len(self.idle) < len(self._partial):
+        while self.busy:
             answered += self.receive()
         return answered

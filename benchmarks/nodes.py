@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.launch import free_port, launched
+from benchmarks.launch import await_answer, free_port, launched
 from benchmarks.load import Following, Opening, Sending
-from benchmarks.targets import Ability, Rtpush, Target, Way, installed
+from benchmarks.target import Ability, Target, Way, installed
+from benchmarks.targets import Rtpush
 
 __all__ = ["NODE_TARGETS", "BareRedis", "TwoNodes"]
 
@@ -103,7 +102,7 @@ class TwoNodes(Rtpush):
                 node = launched(f"rtpush-{part}", self.node(directory, port, broker), None, directory)
                 self._parts[part] = running.enter_context(node)
             for port in (self.port, self._other_port):
-                _await_ready(port)
+                await_answer(port, "/readyz")
             self.pid = self._parts["publisher"]
             yield
 
@@ -127,23 +126,6 @@ def _call(channel: str, payload: str) -> bytes:
     return command("FCALL", "rtpush_publish", "1", channel, json.dumps(payload))
 
 
-def _await_ready(port: int) -> None:
-    give_up = time.monotonic() + _READY
-    while time.monotonic() < give_up:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_READY)
-        try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == http.client.OK:
-                return
-        except OSError:
-            # It does not listen yet.
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.02)
-    raise BenchmarkError("a node does not become ready")
-
-
 class BareRedis(Target):
     """The limit: the same client publishes in Redis, and follows there."""
 
@@ -162,8 +144,8 @@ class BareRedis(Target):
     def command(self, directory: Path) -> Sequence[str]:
         return redis_server(self.port, directory)
 
-    def publish(self, payload: str) -> bytes:
-        return command("PUBLISH", "bench:a", payload)
+    def publish(self, payload: str, channel: int = 0) -> bytes:
+        return command("PUBLISH", f"bench:{channel}", payload)
 
     def batch(self, payloads: Sequence[str]) -> bytes:
         return b"".join(map(self.publish, payloads))

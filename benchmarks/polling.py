@@ -22,7 +22,7 @@ class PollCycle:
         pollers: int,
         publisher: Publisher,
     ) -> None:
-        """``poll(cursor)`` begins at a cursor (empty: at now), ``cursor(body)`` is the one that an answer gives."""
+        """``poll(cursor)`` begins at a cursor (empty: at now), ``cursor(response)`` is the one that an answer gives."""
         self._client = client
         self._poll = poll
         self._cursor = cursor
@@ -52,7 +52,7 @@ class PollCycle:
             self._partial[fd] = data
             return False
         self._partial[fd] = b""
-        cursor = self._cursor(body)
+        cursor = self._cursor(data)
         if cursor != self._next:
             if b'"messages":[]' in body:
                 raise BenchmarkError("a long poll was answered without a message")

@@ -10,9 +10,11 @@ from typing import Self
 
 from attrs import define, field
 
-__all__ = ["Meter", "cpu_seconds", "process_tree", "pss_bytes", "settle", "waited_seconds"]
+__all__ = ["TICK", "Meter", "cpu_seconds", "kernel_bytes", "process_tree", "pss_bytes", "settle", "waited_seconds"]
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+#: Seconds: the step in which the kernel tells CPU time.
+TICK = 1 / _TICKS_PER_SECOND
 
 
 def process_tree(pid: int) -> Iterator[int]:
@@ -53,6 +55,16 @@ def pss_bytes(pid: int) -> int:
     return total
 
 
+def kernel_bytes() -> int:
+    """Return what the kernel holds for all sockets of the machine: their buffers, and its own structures (slab)."""
+    pages = 0
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        if line.startswith("TCP:"):
+            pages = int(line.split()[-1])
+    slab = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Slab:"))
+    return pages * os.sysconf("SC_PAGE_SIZE") + int(slab.split()[1]) * 1024
+
+
 def settle(pid: int, quiet: float = 0.2, limit: float = 20.0, meanwhile: Callable[[], object] | None = None) -> None:
     """Wait until a process tree used at most one tick of CPU in ``quiet`` seconds; give up after ``limit``.
 
@@ -65,7 +77,7 @@ def settle(pid: int, quiet: float = 0.2, limit: float = 20.0, meanwhile: Callabl
         if meanwhile is not None:
             meanwhile()
         now = sum(cpu_seconds(pid))
-        if now - before <= 1 / _TICKS_PER_SECOND:
+        if now - before <= TICK:
             return
         before = now
 

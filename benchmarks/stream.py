@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.frames import pong_frame, split_frame
-from benchmarks.load import STALLED, Client, Opening, Sending
+from benchmarks.load import STALLED, Client, Opening, Sending, closes
 
 __all__ = ["Stream"]
 
@@ -83,9 +83,14 @@ class Stream:
         if not data or not self._answered(data):
             self._answers[fd] = data
             return
-        self._answers[fd] = b""
         waiting = self._waiting[fd]
         waiting.popleft()
+        if closes(data):
+            del self._answers[fd], self._waiting[fd]
+            place = self._senders.index(fd)
+            self._senders[place] = fd = self._client.renew(fd, self._sending.opening.address)
+            self._waiting[fd] = waiting
+        self._answers[fd] = b""
         if waiting:
             self._client.sockets[fd].sendall(waiting[0])
 

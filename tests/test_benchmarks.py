@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 from unittest import SkipTest
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import mass
+from benchmarks.catalogue import ALL_SCENARIOS, ALL_TARGETS
 from benchmarks.errors import BenchmarkError
+from benchmarks.foreign import Nchan
 from benchmarks.frames import FrameCounter, client_frame, pong_frame, split_frame
-from benchmarks.load import Client, Opening, Sending, response_body
+from benchmarks.install import python_with
+from benchmarks.load import Client, Opening, Publisher, Sending, closes, http_get, response_body
 from benchmarks.nodes import BareRedis, TwoNodes
+from benchmarks.pairs import Pairs
+from benchmarks.plain import Autobahn, LimitC, LimitJoined, LimitPython
 from benchmarks.proc import cpu_seconds, pss_bytes
-from benchmarks.report import Report, shown
-from benchmarks.scenarios import SCENARIOS, Sample, Scale, Scenario, payloads
+from benchmarks.scenario import Sample, Scale, Scenario, payloads
+from benchmarks.scenarios import SCENARIOS
 from benchmarks.stream import Stream
-from benchmarks.targets import Autobahn, LimitC, LimitPython, Rtpush, Target
+from benchmarks.target import Ability, Target
+from benchmarks.workers import RtpushWorkers
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -158,6 +168,73 @@ class ClientTests(SynchronousTestCase):
         self.assertRaises(BenchmarkError, self.stay)
 
 
+class Conversation:
+    """A server's side of connections, in a thread: answers each request by what ``respond`` makes of it."""
+
+    def __init__(self, respond: Callable[[bytes], bytes | None]) -> None:
+        """``respond(data)`` returns what is sent, or None to close."""
+        self._respond = respond
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self.connections = 0
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = self._listener.accept()[0]
+                self.connections += 1
+                with connection:
+                    while (data := connection.recv(4096)) and (answer := self._respond(data)) is not None:
+                        connection.sendall(answer)
+
+
+class OpeningTests(SynchronousTestCase):
+    """Connections that begin with more than a request and an answer."""
+
+    def test_replies(self) -> None:
+        """What is awaited is replied to, and what follows the last answer is handed over."""
+        answers = {b"hello": b"HTTP/1.1 101 Yes\r\n\r\nwho?", b"me": b"welcome: first"}
+        with Conversation(answers.__getitem__) as server, Client() as client:
+            opening = Opening(server.address, b"hello", b"welcome: ", replies=((b"who?", b"me"),))
+            self.assertEqual(list(client.open(opening, 1).values()), [b"first"])
+
+    def test_refused(self) -> None:
+        """An answer that is no success is an error that shows it, even where what is awaited is in it."""
+        for awaited in (b"welcome", b"\r\n\r\n"):
+            with Conversation(lambda data: b"HTTP/1.1 503 Later\r\n\r\n") as server, Client() as client:
+                error = self.assertRaises(BenchmarkError, client.open, Opening(server.address, b"hello", awaited), 1)
+                self.assertIn("503 Later", str(error))
+
+    def test_put_off(self) -> None:
+        """Those that are to come later are handed back, if the caller cares; the others stay."""
+        answers = iter([b"HTTP/1.1 503 Later\r\n\r\n", b"HTTP/1.1 101 Yes\r\n\r\nwelcome"])
+        with Conversation(lambda data: next(answers)) as server, Client() as client:
+            openings = [Opening(server.address, b"hello", b"welcome")] * 2
+            put_off: list[Opening] = []
+            self.assertEqual(list(client.open_each(openings, 1, put_off).values()), [b""])
+            self.assertEqual(put_off, openings[:1])
+
+    def test_closing_server(self) -> None:
+        """A publisher connects again where the server closes a connection after its answer."""
+        answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+        self.assertTrue(closes(answer))
+        with Conversation(lambda data: answer if data else None) as server, Publisher(server.address, 1) as publisher:
+            for _ in range(3):
+                publisher.send(http_get("/"))
+                publisher.finish()
+            self.assertGreaterEqual(server.connections, 3)
+
+
 class ProcTests(SynchronousTestCase):
     """What is read from /proc about a process."""
 
@@ -221,26 +298,101 @@ class StreamTests(SynchronousTestCase):
         self.assertIn("message 0 came after message 0", str(error))
 
 
-class ReportTests(SynchronousTestCase):
-    """The table."""
+class PairsTests(SynchronousTestCase):
+    """`Pairs` publishes to many channels, and counts what comes out of each."""
 
-    def test_medians_ratios_and_marks(self) -> None:
-        """A cell is the median of its rounds; a ratio is rtpush by another; who was the bottleneck is marked."""
-        targets: list[Target] = [Rtpush(), LimitPython(), Autobahn()]
-        scenario = next(scenario for scenario in SCENARIOS if scenario.name == "fanout")
-        report = Report({}, Scale(), targets, [scenario])
-        for cost in (9e-6, 4e-6, 3e-6):
-            report.add(scenario, targets[0], Sample({"delivery-cpu": cost}))
-        report.add(scenario, targets[1], Sample({"delivery-cpu": 2e-6}, server_busy=0.5, client_busy=1.0))
-        report.errors[scenario.name, "autobahn"] = "it broke"
-        row = next(line for line in report.text().splitlines() if line.startswith(scenario.figures[0].title))
-        self.assertEqual(row.split("better")[1].split(), ["4.00", "2.00", "c", "failed", "2.00"])
-        self.assertIn("failed: fanout of autobahn: it broke", report.text())
+    def pairs(self, channels: Sequence[int], publish: Sequence[int]) -> int:
+        """Follow channels and publish to others for a moment; return the messages."""
+        target = LimitPython()
+        with target.running(None), Client() as client, Publisher(target.publishing, 2) as publisher:
+            requests = [target.publish("hello", channel) for channel in publish]
+            return Pairs(client, client.open_each(map(target.websocket, channels)), publisher).run(requests, 0.05)
 
-    def test_three_digits(self) -> None:
-        """Numbers are shown as a reader needs them."""
-        self.assertEqual([shown(n) for n in (123456.7, 123.4, 12.34, 1.234, 0.1234, 0.01234)],
-                         ["123,457", "123", "12.3", "1.23", "0.12", "0.012"])  # fmt: skip
+    def test_each_to_its_own(self) -> None:
+        """Whole rounds are published, and all of it comes."""
+        messages = self.pairs(range(5), range(5))
+        self.assertGreater(messages, 0)
+        self.assertEqual(messages % 5, 0)
+
+    def test_to_another(self) -> None:
+        """A message on another's channel is an error, though the sum is right."""
+        error = self.assertRaises(BenchmarkError, self.pairs, [0, 1], [0, 0])
+        self.assertIn("another channel's subscriber", str(error))
+
+
+class PeerTests(SynchronousTestCase):
+    """Other projects' servers: those that are here serve what they say they can."""
+
+    def test_each_that_is_here(self) -> None:
+        """A message comes to the WebSocket of its channel, and to no other; polls and streams are accepted."""
+        peers = [kind for kind in ALL_TARGETS if kind.peer and kind.missing() is None]
+        if not peers:
+            raise SkipTest("no peer is installed: python -m benchmarks --install-peers")
+        for kind in peers:
+            target = kind()
+            with target.running(None), Client() as client, Publisher(target.publishing, 1) as publisher:
+                requests = [target.publish("hello", channel) for channel in (3, 4)]
+                pairs = Pairs(client, client.open_each(map(target.websocket, (3, 4))), publisher)
+                self.assertGreater(pairs.run(requests, 0.02), 0, kind.name)
+                if Ability.SSE in kind.abilities:
+                    client.open(target.sse(), 2)
+                if Ability.POLL in kind.abilities:
+                    client.open(target.poll(b""), 2)
+            self.assertTrue(kind.settings and target.versions(), kind.name)
+
+    def test_names(self) -> None:
+        """No two servers and no two scenarios have the same name, and no two figures the same key."""
+        for names in (
+            [kind.name for kind in ALL_TARGETS],
+            [scenario.name for scenario in ALL_SCENARIOS],
+            [figure.key for scenario in ALL_SCENARIOS for figure in scenario.figures],
+        ):
+            self.assertEqual(len(set(names)), len(names))
+
+    def test_cursor_of_nchan(self) -> None:
+        """Its cursor is in the head of the answer, and goes back in the head of the next poll."""
+        target = Nchan()
+        cursor = target.cursor(b"HTTP/1.1 200 OK\r\nLast-Modified: yesterday\r\nEtag: 7\r\n\r\nhello")
+        request = target.poll(cursor).request
+        self.assertIn(b"\r\nIf-Modified-Since: yesterday\r\nIf-None-Match: 7\r\n\r\n", request)
+
+    def test_missing_package(self) -> None:
+        """A package that is not installed is not there."""
+        self.assertIsNone(python_with(("surely-not-installed",)))
+
+
+class MassTests(SynchronousTestCase):
+    """Crowds of load processes, against workers."""
+
+    def setUp(self) -> None:
+        """See whether there is Redis, and hurry."""
+        if RtpushWorkers.missing():
+            raise SkipTest("there is no redis-server")
+        self.patch(RtpushWorkers, "heartbeat", 1.0)
+        self.patch(mass, "_PERIOD", 1.0)
+        self.target = RtpushWorkers()
+
+    def measure(self, scenario: Scenario) -> Sample:
+        """Measure a scenario, tiny."""
+        scale = Scale(many=40, minutes=0.0, returning=30)
+        scenario.prepare(self.target, scale)
+        with self.target.running(None):
+            return scenario.measure(self.target, scale)
+
+    def test_many(self) -> None:
+        """Connections of all transports stay through heartbeats, and each gets its message."""
+        sample = self.measure(mass.Many())
+        self.assertEqual(sample.values["many-held"], 40)
+        self.assertEqual(sample.values["many-dropped"], 0)
+        self.assertEqual(sample.values["many-delivered"], 1)
+        self.assertGreater(sample.details["heartbeats"], 0)
+
+    def test_return(self) -> None:
+        """All come back, and get what was published while the server was away."""
+        sample = self.measure(mass.Return())
+        for key in ("return-asked", "return-at-once"):
+            self.assertLessEqual(sample.values[f"{key}-p50"], sample.values[key])
+            self.assertGreaterEqual(sample.details[f"{key} attempts"], 30)
 
 
 class CommandTests(SynchronousTestCase):
@@ -265,10 +417,10 @@ class CommandTests(SynchronousTestCase):
             "--servers", ",".join(kind.name for kind in targets),
             "--scenarios", ",".join(scenario.name for scenario in scenarios),
             "--connections", "20", "--subscribers", "10", "--handshakes", "300",
-            "--seconds", "0.1", "--rounds", "1", "--json", str(path),
+            "--channels", "10", "--seconds", "0.1", "--rounds", "1", "--output", str(path),
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        result = json.loads(path.read_text())
+        result = json.loads(path.with_name(path.name + ".json").read_text())
         self.assertEqual(result["errors"], [])
         for scenario in scenarios:
             able = {kind.name for kind in targets if scenario.needs <= kind.abilities}
@@ -284,8 +436,8 @@ class CommandTests(SynchronousTestCase):
 
     def test_every_plain_server(self) -> None:
         """Each serves WebSockets, event streams and polls."""
-        names = ("memory-sse", "fanout-loaded", "polls")
-        targets = [kind for kind in (LimitC, Autobahn) if kind.missing() is None]
+        names = ("memory-sse", "fanout-loaded", "one-to-one", "polls")
+        targets = [kind for kind in (LimitC, LimitJoined, Autobahn) if kind.missing() is None]
         self.check_figures(targets, [scenario for scenario in SCENARIOS if scenario.name in names])
 
     def test_across_nodes(self) -> None:
@@ -297,10 +449,10 @@ class CommandTests(SynchronousTestCase):
         done = self.run_command(
             "--nodes", "--servers", "rtpush-redis,redis",
             "--scenarios", ",".join((*ways, "nodes-publish-batch", "nodes-publish-redis", "nodes-subscribe")),
-            "--storm", "1000", "--seconds", "0.2", "--rounds", "1", "--json", str(path),
+            "--storm", "1000", "--seconds", "0.2", "--rounds", "1", "--output", str(path),
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        result = json.loads(path.read_text())
+        result = json.loads(path.with_name(path.name + ".json").read_text())
         self.assertEqual(result["errors"], [])
         figures = result["figures"]
         for server in (TwoNodes.name, BareRedis.name):
@@ -317,7 +469,7 @@ class CommandTests(SynchronousTestCase):
     def test_without_redis(self) -> None:
         """Where there is no redis-server, what needs it is left out, and that is said."""
         path = Path(self.mktemp()).resolve()
-        done = self.run_command("--nodes", "--servers", "rtpush-redis,redis", "--json", str(path), path="/nowhere")
+        done = self.run_command("--nodes", "--servers", "rtpush-redis,redis", "--output", str(path), path="/nowhere")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         for name in ("rtpush-redis", "redis"):
             self.assertIn(f"{name}: left out, this machine has no redis-server\n", done.stderr)

@@ -1,7 +1,8 @@
 /* The limit in C: one epoll loop, blocking sockets, one send() a delivery, and no more parsing than it needs.
  *
- * limit PORT. It relies on what its one client does: a request comes whole in one read, connections are below MAX_FD,
- * payloads below 16 KiB.
+ * limit PORT [joined]. With "joined" a WebSocket gets one send() for all that arrived for its channel in a turn of the
+ * loop. It relies on what its one client does: a request comes whole in one read, connections are below MAX_FD,
+ * payloads below 16 KiB, channels below CHANNELS.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -15,24 +16,41 @@
 
 #define MAX_FD 65536
 #define BUFFER 65536
+#define CHANNELS 4096
+#define EVENTS 1024
 
 /* File descriptors in any order; a member knows its place, so that it can be taken out. */
 struct list {
-    int count;
-    int members[MAX_FD];
+    int count, room;
+    int *members;
 };
 
-static struct list subscribers, streams, polls;
+/* What arrived for a channel in this turn. */
+struct batch {
+    int size, room;
+    char *frames;
+};
+
+static struct list subscribers[CHANNELS], streams[CHANNELS], polls[CHANNELS];
+static struct batch batches[CHANNELS];
+static int touched[EVENTS], touched_count;
+static int joining;
 static struct list *following[MAX_FD];
 static int place[MAX_FD];
 
 static char request[BUFFER + 1], frame[BUFFER], event[BUFFER], answer[BUFFER];
-static int answer_size;
-static long messages;
+static int answer_size, answered_channel = -1;
+static long messages[CHANNELS];
 
 static void join(struct list *list, int fd)
 {
     following[fd] = list;
+    if (list->count == list->room) {
+        list->room = list->room ? list->room * 2 : 4;
+        list->members = realloc(list->members, list->room * sizeof *list->members);
+        if (list->members == NULL)
+            exit(1);
+    }
     place[fd] = list->count;
     list->members[list->count++] = fd;
 }
@@ -114,7 +132,7 @@ static void base64_of_20(const unsigned char digest[20], char text[29])
     text[28] = 0;
 }
 
-static void upgrade(int fd)
+static void upgrade(int fd, int channel)
 {
     char key[60], accept[29], response[256];
     unsigned char digest[20];
@@ -129,13 +147,41 @@ static void upgrade(int fd)
                         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Accept: %s\r\n\r\n", accept);
     transmit(fd, response, size);
-    join(&subscribers, fd);
+    join(&subscribers[channel], fd);
 }
 
-static void publish(const char *payload)
+/* Keep a frame until the end of the turn. */
+static void append(int channel, const char *data, int size)
+{
+    struct batch *batch = &batches[channel];
+    if (batch->size == 0)
+        touched[touched_count++] = channel;
+    if (batch->size + size > batch->room) {
+        batch->room = (batch->size + size) * 2;
+        batch->frames = realloc(batch->frames, batch->room);
+        if (batch->frames == NULL)
+            exit(1);
+    }
+    memcpy(batch->frames + batch->size, data, size);
+    batch->size += size;
+}
+
+static void flush(void)
+{
+    while (touched_count) {
+        int channel = touched[--touched_count];
+        struct batch *batch = &batches[channel];
+        struct list *list = &subscribers[channel];
+        for (int i = 0; i < list->count; i++)
+            transmit(list->members[i], batch->frames, batch->size);
+        batch->size = 0;
+    }
+}
+
+static void publish(const char *payload, int channel)
 {
     int size = strlen(payload), head = 2;
-    messages++;
+    messages[channel]++;
 
     frame[0] = (char)0x81;
     if (size < 126) {
@@ -147,23 +193,45 @@ static void publish(const char *payload)
         head = 4;
     }
     memcpy(frame + head, payload, size);
-    for (int i = 0; i < subscribers.count; i++)
-        transmit(subscribers.members[i], frame, head + size);
+    struct list *list = &subscribers[channel];
+    if (joining)
+        append(channel, frame, head + size);
+    else
+        for (int i = 0; i < list->count; i++)
+            transmit(list->members[i], frame, head + size);
 
-    int event_size = snprintf(event, sizeof event, "data: %s\n\n", payload);
-    for (int i = 0; i < streams.count; i++)
-        transmit(streams.members[i], event, event_size);
-
-    static char body[BUFFER / 2];
-    int body_size = snprintf(body, sizeof body, "{\"messages\":[\"%s\"],\"cursor\":\"%ld\"}", payload, messages);
-    answer_size = snprintf(answer, sizeof answer,
-                           "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-                           body_size, body);
-    while (polls.count) {
-        int fd = polls.members[polls.count - 1];
-        leave(fd);
-        transmit(fd, answer, answer_size);
+    list = &streams[channel];
+    if (list->count) {
+        int event_size = snprintf(event, sizeof event, "data: %s\n\n", payload);
+        for (int i = 0; i < list->count; i++)
+            transmit(list->members[i], event, event_size);
     }
+
+    /* Only one channel has polls at a time. */
+    list = &polls[channel];
+    if (list->count || answered_channel == channel) {
+        static char body[BUFFER / 2];
+        int body_size =
+            snprintf(body, sizeof body, "{\"messages\":[\"%s\"],\"cursor\":\"%ld\"}", payload, messages[channel]);
+        answered_channel = channel;
+        answer_size = snprintf(answer, sizeof answer,
+                               "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+                               body_size, body);
+        while (list->count) {
+            int fd = list->members[list->count - 1];
+            leave(fd);
+            transmit(fd, answer, answer_size);
+        }
+    }
+}
+
+/* The channel is what follows the prefix. */
+static int channel_at(int prefix)
+{
+    int channel = atoi(request + prefix);
+    if (channel < 0 || channel >= CHANNELS)
+        exit(1);
+    return channel;
 }
 
 static void serve_request(int fd)
@@ -172,23 +240,26 @@ static void serve_request(int fd)
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
     static const char stream[] =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\r\n";
-    if (following[fd] == &subscribers)
+    if (following[fd] != NULL)
         return;
-    if (memcmp(request, "POST", 4) == 0) {
+    if (memcmp(request, "POST /publish/", 14) == 0) {
         const char *body = strstr(request, "\r\n\r\n");
         if (body == NULL)
             exit(1);
-        publish(body + 4);
+        publish(body + 4, channel_at(14));
         transmit(fd, nothing, sizeof nothing - 1);
-    } else if (memcmp(request, "GET /ws", 7) == 0) {
-        upgrade(fd);
-    } else if (memcmp(request, "GET /sse", 8) == 0) {
+    } else if (memcmp(request, "GET /ws/", 8) == 0) {
+        upgrade(fd, channel_at(8));
+    } else if (memcmp(request, "GET /sse/", 9) == 0) {
         transmit(fd, stream, sizeof stream - 1);
-        join(&streams, fd);
-    } else if (memcmp(request, "GET /poll?cursor=", 17) == 0 && atol(request + 17) < messages) {
-        transmit(fd, answer, answer_size);
-    } else if (memcmp(request, "GET /poll", 9) == 0) {
-        join(&polls, fd);
+        join(&streams[channel_at(9)], fd);
+    } else if (memcmp(request, "GET /poll/", 10) == 0) {
+        const char *cursor = strstr(request, "?cursor=");
+        int channel = channel_at(10);
+        if (cursor != NULL && atol(cursor + 8) < messages[channel])
+            transmit(fd, answer, answer_size);
+        else
+            join(&polls[channel], fd);
     } else {
         transmit(fd, nothing, sizeof nothing - 1);
     }
@@ -199,10 +270,11 @@ int main(int argc, char **argv)
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;
     int epoll = epoll_create1(0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct epoll_event change = {.events = EPOLLIN, .data.fd = listener}, events[1024];
+    struct epoll_event change = {.events = EPOLLIN, .data.fd = listener}, events[EVENTS];
 
-    if (argc != 2)
+    if (argc != 2 && argc != 3)
         return 2;
+    joining = argc == 3;
     address.sin_port = htons(atoi(argv[1]));
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 1024)) {
@@ -211,7 +283,7 @@ int main(int argc, char **argv)
     }
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &change);
     for (;;) {
-        int ready = epoll_wait(epoll, events, 1024, -1);
+        int ready = epoll_wait(epoll, events, EVENTS, -1);
         for (int i = 0; i < ready; i++) {
             int fd = events[i].data.fd;
             if (fd == listener) {
@@ -234,5 +306,6 @@ int main(int argc, char **argv)
                 close(fd);
             }
         }
+        flush();
     }
 }

@@ -10,6 +10,7 @@ import hashlib
 import select
 import socket
 import sys
+from collections import defaultdict
 
 __all__ = ["serve"]
 
@@ -26,42 +27,15 @@ def text_frame(payload: bytes) -> bytes:
     return bytes((0x81, 126)) + len(payload).to_bytes(2, "big") + payload
 
 
-class Limit:
-    """One channel and whoever follows it."""
+class Channel:
+    """Whoever follows it."""
 
     def __init__(self) -> None:
-        self.sockets: dict[int, socket.socket] = {}
         self.subscribers: dict[int, socket.socket] = {}
         self.streams: dict[int, socket.socket] = {}
         self.polls: dict[int, socket.socket] = {}
         self.count = 0
         self.answer = b""
-
-    def request(self, fd: int, data: bytes) -> None:
-        """Do what a request asks for."""
-        each = self.sockets[fd]
-        if fd in self.subscribers:
-            return
-        if data.startswith(b"POST"):
-            self.publish(data[data.index(b"\r\n\r\n") + 4 :])
-            each.send(_NOTHING)
-        elif data.startswith(b"GET /ws"):
-            start = data.index(b"Sec-WebSocket-Key: ") + 19
-            accept = base64.b64encode(hashlib.sha1(data[start : start + 24] + _GUID, usedforsecurity=False).digest())
-            each.send(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
-            )
-            self.subscribers[fd] = each
-        elif data.startswith(b"GET /sse"):
-            each.send(_SSE_HEAD)
-            self.streams[fd] = each
-        elif data.startswith(b"GET /poll?cursor=") and int(data[17 : data.index(b" ", 17)]) < self.count:
-            each.send(self.answer)
-        elif data.startswith(b"GET /poll"):
-            self.polls[fd] = each
-        else:
-            each.send(_NOTHING)
 
     def publish(self, payload: bytes) -> None:
         """Send a message to everyone."""
@@ -78,10 +52,51 @@ class Limit:
         for each in polls.values():
             each.send(self.answer)
 
+
+class Limit:
+    """All channels."""
+
+    def __init__(self) -> None:
+        self.sockets: dict[int, socket.socket] = {}
+        self.channels: defaultdict[bytes, Channel] = defaultdict(Channel)
+        self.followed: dict[int, Channel] = {}
+
+    def request(self, fd: int, data: bytes) -> None:
+        """Do what a request asks for."""
+        each = self.sockets[fd]
+        path, _, query = data[: data.index(b"\r\n")].split(b" ")[1].partition(b"?")
+        what, _, name = path[1:].partition(b"/")
+        channel = self.channels[name]
+        if what == b"publish":
+            channel.publish(data[data.index(b"\r\n\r\n") + 4 :])
+            each.send(_NOTHING)
+        elif what == b"ws":
+            start = data.index(b"Sec-WebSocket-Key: ") + 19
+            accept = base64.b64encode(hashlib.sha1(data[start : start + 24] + _GUID, usedforsecurity=False).digest())
+            each.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
+            )
+            channel.subscribers[fd] = each
+            self.followed[fd] = channel
+        elif what == b"sse":
+            each.send(_SSE_HEAD)
+            channel.streams[fd] = each
+            self.followed[fd] = channel
+        elif what == b"poll" and query and int(query[7:]) < channel.count:
+            each.send(channel.answer)
+        elif what == b"poll":
+            channel.polls[fd] = each
+            self.followed[fd] = channel
+        else:
+            each.send(_NOTHING)
+
     def gone(self, fd: int) -> None:
         """Forget a connection."""
-        for table in (self.subscribers, self.streams, self.polls):
-            table.pop(fd, None)
+        channel = self.followed.pop(fd, None)
+        if channel is not None:
+            for table in (channel.subscribers, channel.streams, channel.polls):
+                table.pop(fd, None)
         self.sockets.pop(fd).close()
 
 

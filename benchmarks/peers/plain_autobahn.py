@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionRequest
 from twisted.internet import reactor
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
@@ -19,7 +20,7 @@ __all__ = ["serve"]
 
 
 class Channel:
-    """One channel and whoever follows it."""
+    """A channel and whoever follows it."""
 
     def __init__(self, factory: WebSocketServerFactory) -> None:
         self.factory = factory
@@ -51,10 +52,41 @@ def answer_poll(request: Request, answer: bytes) -> None:
     request.write(answer)
 
 
+class Channels(dict[str, Channel]):
+    """All channels, made when they are asked for."""
+
+    def __init__(self, factory: WebSocketServerFactory) -> None:
+        super().__init__()
+        self._factory = factory
+
+    def __missing__(self, name: str) -> Channel:
+        channel = self[name] = Channel(self._factory)
+        return channel
+
+
+class Followed(Resource):
+    """A resource whose last segment is the channel."""
+
+    isLeaf = True
+
+    def __init__(self, channels: Channels) -> None:
+        super().__init__()
+        self._channels = channels
+
+    def channel(self, request: Request) -> Channel:
+        """Return the channel of a request."""
+        return self._channels[request.path.rpartition(b"/")[2].decode()]
+
+
 class Subscriber(WebSocketServerProtocol):
     """A WebSocket that gets every message."""
 
+    channels: Channels
     channel: Channel
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        """Note the channel."""
+        self.channel = self.channels[request.path.rpartition("/")[2]]
 
     def onOpen(self) -> None:
         """Subscribe."""
@@ -65,54 +97,37 @@ class Subscriber(WebSocketServerProtocol):
         self.channel.subscribers.discard(self)
 
 
-class Publish(Resource):
-    """``POST /publish``: the body is the payload."""
-
-    isLeaf = True
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__()
-        self._channel = channel
+class Publish(Followed):
+    """``POST /publish/CHANNEL``: the body is the payload."""
 
     def render_POST(self, request: Request) -> bytes:
         """Publish."""
         assert request.content is not None
-        self._channel.publish(request.content.read())
+        self.channel(request).publish(request.content.read())
         request.setHeader(b"content-type", b"application/json")
         return b"{}"
 
 
-class Stream(Resource):
-    """``GET /sse``: an event stream."""
-
-    isLeaf = True
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__()
-        self._channel = channel
+class Stream(Followed):
+    """``GET /sse/CHANNEL``: an event stream."""
 
     def render_GET(self, request: Request) -> int:
         """Begin the stream."""
         request.setHeader(b"content-type", b"text/event-stream")
         request.setHeader(b"cache-control", b"no-store")
         request.write(b": open\n\n")
-        self._channel.streams.add(request)
-        request.notifyFinish().addErrback(lambda _: self._channel.streams.discard(request))
+        channel = self.channel(request)
+        channel.streams.add(request)
+        request.notifyFinish().addErrback(lambda _: channel.streams.discard(request))
         return NOT_DONE_YET
 
 
-class Poll(Resource):
-    """``GET /poll?cursor=``: a long poll."""
-
-    isLeaf = True
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__()
-        self._channel = channel
+class Poll(Followed):
+    """``GET /poll/CHANNEL?cursor=``: a long poll."""
 
     def render_GET(self, request: Request) -> int | bytes:
         """Answer at once if there is a newer message than the cursor says, else wait for one."""
-        channel = self._channel
+        channel = self.channel(request)
         if int(request.args.get(b"cursor", [str(channel.count)])[0]) < channel.count:
             request.setHeader(b"content-type", b"application/json")
             return channel.answer
@@ -124,15 +139,15 @@ class Poll(Resource):
 def serve(http_port: int, websocket_port: int) -> None:
     """Serve for ever on two loopback ports."""
     factory = WebSocketServerFactory()
-    channel = Channel(factory)
+    channels = Channels(factory)
     factory.protocol = Subscriber
-    Subscriber.channel = channel
+    Subscriber.channels = channels
     root = Resource()
-    root.putChild(b"publish", Publish(channel))
-    root.putChild(b"sse", Stream(channel))
-    root.putChild(b"poll", Poll(channel))
-    reactor.listenTCP(websocket_port, factory, interface="127.0.0.1")
-    reactor.listenTCP(http_port, Site(root), interface="127.0.0.1")  # type: ignore[arg-type]
+    root.putChild(b"publish", Publish(channels))
+    root.putChild(b"sse", Stream(channels))
+    root.putChild(b"poll", Poll(channels))
+    reactor.listenTCP(websocket_port, factory, backlog=1024, interface="127.0.0.1")
+    reactor.listenTCP(http_port, Site(root), backlog=1024, interface="127.0.0.1")  # type: ignore[arg-type]
     reactor.run()
 
 
