@@ -40,6 +40,9 @@ from rtpush.transports.http import address_of, error_of
 
 __all__ = ["CommandWebSocket", "EchoWebSocket", "PushWebSocket", "RawWebSocket", "configured"]
 
+#: How an empty pong of a client begins; its mask follows (RFC 6455 section 5.5.3).
+_PONG_HEAD = b"\x8a\x80"
+
 P = TypeVar("P", bound="PushWebSocket")
 
 
@@ -157,6 +160,9 @@ class PushWebSocket(WebSocketServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.connection.heard()
+        if len(data) == 6 and data[:2] == _PONG_HEAD and self.current_frame is None and not self.data:
+            # The answer to a heartbeat: with many idle clients it is nearly all that comes, and says no more.
+            return
         # After a failure nothing is looked at or kept, not even a close (RFC 6455 section 7.1.7).
         if not self.failedByMe:
             super().dataReceived(data)

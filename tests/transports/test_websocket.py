@@ -468,6 +468,28 @@ class HeartbeatTests(SocketTestCase):
             ws.send(b"x")
         self.assertNotIn(CLOSE, [each.opcode for each in ws.frames()])
 
+    def test_pongs_everywhere(self) -> None:
+        """A pong may come between the frames of a message; what looks like one within a frame is a part of that."""
+        pong, ping = frame(PONG), frame(TEXT, b'{"id":1,"ping":{}}')
+        self.assertEqual(len(pong), 6)
+        for pieces in (
+            [frame(TEXT, b'{"id":1,', fin=False), pong, frame(0, b'"ping":{}}')],
+            [pong, ping, pong],
+            [ping[:3], ping[3:], pong],
+            [pong[:1], pong[1:], ping],
+        ):
+            ws = self.socket()
+            for piece in pieces:
+                ws.send(piece)
+            self.assertEqual([json.loads(each.payload) for each in ws.frames()], [{"id": 1, "ping": {}}], pieces)
+        payload = b"xx" + pong + b"y"
+        # With this mask the payload goes over the wire as it is.
+        whole = bytes((0x80 | BINARY, 0x80 | len(payload))) + b"\0\0\0\0" + payload
+        raw = self.socket("/ws?channel=none:a", protocol="rtpush.raw")
+        for piece in (whole[:8], whole[8:14], whole[14:]):
+            raw.send(piece)
+        self.assertEqual([each.payload for each in raw.frames() if each.opcode == BINARY], [payload])
+
     def test_pings_need_no_pause(self) -> None:
         """Traffic from the server is no sign of life of the client."""
         ws = self.socket("/ws?channel=demo:a")
