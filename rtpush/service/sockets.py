@@ -27,6 +27,12 @@ from rtpush.service.port import Port
 __all__ = ["CannotListen", "listen", "listen_inherited"]
 
 
+#: How many connections may wait to be accepted if the endpoint does not say. Twisted's endpoints say this number then,
+#: which is soon full when many come back at once.
+_BACKLOG = 4096
+_UNSAID = 50
+
+
 class CannotListen(Exception):
     """An address cannot be had. Its text is one line."""
 
@@ -150,7 +156,7 @@ def _open_tcp(port: int, backlog: int, interface: str) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
         listening.bind(name)
-        listening.listen(backlog)
+        listening.listen(_BACKLOG if backlog == _UNSAID else backlog)
     except OSError:
         listening.close()
         raise
@@ -163,7 +169,7 @@ def _open_unix(path: bytes, backlog: int, mode: int) -> socket.socket:
         listening.bind(path)
         if _is_file(path):
             os.chmod(path, mode)
-        listening.listen(backlog)
+        listening.listen(_BACKLOG if backlog == _UNSAID else backlog)
     except OSError:
         listening.close()
         raise
