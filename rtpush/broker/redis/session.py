@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -179,7 +180,8 @@ class Dialler:
             await self._endpoint(place).connect(_factory(protocol))
         except (ConnectError, DNSLookupError) as error:
             where = "" if place is None or not self.address.master else f" {place[0]}:{place[1]}"
-            raise unavailable(f"cannot connect{where}: {getattr(error, 'osError', None) or error}") from None
+            number = getattr(error, "osError", None)
+            raise unavailable(f"cannot connect{where}: {os.strerror(number) if number else error}") from None
         return protocol
 
     def _endpoint(self, place: tuple[str, int] | None) -> IStreamClientEndpoint:

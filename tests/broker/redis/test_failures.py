@@ -451,11 +451,11 @@ class UnusableTests(TestCase):
         """A port where nothing listens."""
         redis = await RedisServer.start(self)
         await redis.kill()
-        await self.problem(redis.url, pattern="cannot connect: ")
+        await self.problem(redis.url, pattern="cannot connect: Connection refused")
 
     async def test_no_such_socket(self) -> None:
         """A Unix socket that is not there."""
-        await self.problem("unix:///nonexistent/redis.sock", pattern="cannot connect: ")
+        await self.problem("unix:///nonexistent/redis.sock", pattern="cannot connect: No such file or directory")
 
     async def test_loading(self) -> None:
         """A Redis that still reads what it had."""
