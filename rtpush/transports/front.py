@@ -22,7 +22,7 @@ from rtpush.transports.request import Fields, LeanRequest
 if TYPE_CHECKING:
     from rtpush.transports.http import PushSite
 
-__all__ = ["HttpConnection", "RequestParser"]
+__all__ = ["DISCARD_FACTOR", "HttpConnection", "RequestParser"]
 
 #: The most bytes that the head of a request may have, and its fields.
 _MAX_HEAD = 16384
@@ -36,7 +36,7 @@ _MAX_WAITING = 16384
 
 #: A body that is too large is read on to its end, so that the client can read why it was refused, up to so many times
 #: the limit.
-_DISCARD_FACTOR = 16
+DISCARD_FACTOR = 16
 
 #: The methods that llhttp is asked to read. It refuses those that it does not know, which are to be told otherwise.
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"DELETE", b"PATCH"})
@@ -145,7 +145,7 @@ class RequestParser:
         self._received += len(data)
         if self._received > limit:
             self._body = None
-            if self._received > limit * _DISCARD_FACTOR:
+            if self._received > limit * DISCARD_FACTOR:
                 raise _TooLarge
         if self._body is not None:
             self._body.append(data)

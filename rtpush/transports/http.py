@@ -21,7 +21,7 @@ from twisted.web.resource import Resource
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.wheel import TimerWheel
-from rtpush.transports.front import HttpConnection, RequestParser
+from rtpush.transports.front import DISCARD_FACTOR, HttpConnection, RequestParser
 from rtpush.transports.request import LeanRequest
 
 __all__ = [
@@ -43,10 +43,6 @@ __all__ = [
     "read_body",
     "when_over",
 ]
-
-#: A body that is too large is read on to its end, so that the client can read why it was refused, up to so many times
-#: the limit.
-_DISCARD_FACTOR = 16
 
 _ALLOWED_HEADERS = b"Authorization, Content-Type, X-API-Key, Last-Event-ID, If-None-Match, Cache-Control"
 
@@ -114,7 +110,7 @@ class PushRequest(server.Request):
         self._received += len(data)
         if self._received > limit:
             self._too_large = True
-            if self._received > limit * _DISCARD_FACTOR:
+            if self._received > limit * DISCARD_FACTOR:
                 abort(self)
         if not self._too_large:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
