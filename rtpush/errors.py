@@ -32,6 +32,9 @@ class ErrorCode(enum.Enum):
     NOT_FOUND = (114, 404, False)
     ORIGIN_NOT_ALLOWED = (115, 403, False)
     UPGRADE_REQUIRED = (116, 426, False)
+    INVALID_TOKEN = (117, 401, False)
+    TOKEN_EXPIRED = (118, 401, False)
+    TOKEN_REVOKED = (119, 401, False)
 
     def __init__(self, code: int, status: int, temporary: bool) -> None:
         self.code = code
@@ -72,8 +75,11 @@ class Disconnect(enum.Enum):
     NO_HEARTBEAT = (4001, True)
     GAP = (4002, True)
     RECONNECT = (4003, True)
+    TOKEN_EXPIRED = (4004, True)
+    LIMIT_EXCEEDED = (4005, True)
     DISCONNECTED = (4500, False)
     UNSUBSCRIBED = (4501, False)
+    TOKEN_REVOKED = (4502, False)
 
     def __init__(self, code: int, reconnect: bool) -> None:
         self.code = code
@@ -83,6 +89,11 @@ class Disconnect(enum.Enum):
     def reason(self) -> str:
         """The name as it goes over the wire."""
         return self.name.lower()
+
+    @classmethod
+    def of(cls, code: int) -> Disconnect:
+        """Return the one with a code."""
+        return next(each for each in cls if each.code == code)
 
 
 #: The close codes of RFC 6455 section 7.4.1 that blame the client: it would only be closed again.

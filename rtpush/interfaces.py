@@ -9,14 +9,25 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from rtpush.protocol.cluster import Answers, NodeStatus
+    from rtpush.protocol.channel import Namespace
+    from rtpush.protocol.cluster import Answers, LinkStatus, NodeStatus
     from rtpush.protocol.commands import Publication
     from rtpush.protocol.message import Message
     from rtpush.protocol.position import Position
     from rtpush.protocol.pushes import PresenceEntry
     from rtpush.protocol.recovery import Page
 
-__all__ = ["IBroker", "IBrokerReceiver", "ICluster", "IHealthCheck", "IPresence", "ISink"]
+__all__ = [
+    "IBroker",
+    "IBrokerReceiver",
+    "ICluster",
+    "IHealthCheck",
+    "ILinked",
+    "IPresence",
+    "IReconfigurable",
+    "ISink",
+    "IStraight",
+]
 
 
 class IBrokerReceiver(Interface):
@@ -94,6 +105,17 @@ class IBroker(Interface):
         """Deliver a channel no longer."""
 
 
+class IReconfigurable(Interface):
+    """A broker that needs to hear of a configuration that was changed while it runs."""
+
+    def reconfigured(namespaces: Sequence[Namespace], message_bytes: int) -> None:
+        """
+        The namespaces, which it shares with the node, are others now, or messages may have another size.
+
+        New messages are kept as their namespaces say now, those that were kept before as well.
+        """
+
+
 class IPresence(Interface):
     """A broker that knows who is in a channel, on all nodes."""
 
@@ -128,6 +150,20 @@ class IHealthCheck(Interface):
         """Say in one line what is wrong; nothing if all is well."""
 
 
+class ILinked(Interface):
+    """A broker that reaches servers over a network."""
+
+    def links() -> Sequence[LinkStatus]:
+        """Tell how it is with each of the servers."""
+
+
+class IStraight(Interface):
+    """What takes bytes at once, or keeps them, and never calls back but to pause its producer."""
+
+    def write(data: bytes) -> None:
+        """Send bytes."""
+
+
 class ISink(Interface):
     """
     The end of a transport: where the bytes of one connection go.
@@ -137,6 +173,11 @@ class ISink(Interface):
     """
 
     form = Attribute("The :class:`rtpush.protocol.forms.WireForm` that it wants its messages in.")
+
+    straight = Attribute(
+        "The :class:`IStraight` that takes bytes of the wire form just as :meth:`write` does; :obj:`None` if there is "
+        "more to do. It is asked for when a subscription goes live, and when there is room again."
+    )
 
     def write(data: bytes) -> None:
         """Send bytes of the wire form."""

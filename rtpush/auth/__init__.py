@@ -1,3 +1,3 @@
-"""Who may: API keys and origins."""
+"""Who may: API keys, origins, tokens and what they permit."""
 
 __all__: list[str] = []

@@ -15,9 +15,11 @@ class Origins:
     The origins whose pages are let in.
 
     :param allowed: Origins such as ``https://example.com``; ``*`` for all; empty for the same origin alone.
+    :ivar credentials: Whether they may send the cookies of their visitors.
     """
 
-    def __init__(self, allowed: Iterable[str]) -> None:
+    def __init__(self, allowed: Iterable[str], *, credentials: bool = False) -> None:
+        self.credentials = credentials
         allowed = [origin.lower().rstrip("/") for origin in allowed]
         self._all = "*" in allowed
         self._allowed = frozenset(allowed)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
-__all__ = ["Backoff", "earlier", "later"]
+__all__ = ["Backoff", "earlier", "later", "retry_after"]
+
+#: Seconds over which those who are refused for a while are spread.
+_RETRY_SPREAD = 5
+
+#: Seconds: the longest that one is told to wait for its turn when too many come at once.
+_LONGEST_WAIT = 60
 
 
 @attrs.frozen(slots=True)
@@ -40,3 +48,19 @@ def earlier(seconds: float, fraction: float, chance: float) -> float:
 def later(seconds: float, fraction: float, chance: float) -> float:
     """Return a time that is later than ``seconds`` by up to ``fraction`` of it: for invitations to come back."""
     return seconds * (1.0 + fraction * chance)
+
+
+def retry_after(base: float, wait: float, chance: float) -> int:
+    """
+    Return the whole seconds after which one that is refused for a while is asked to come back.
+
+    When too many come at once, those who are refused are spread over the time that it takes to let all of them in.
+
+    :param base: The seconds that clients wait before their first attempt.
+    :param wait: The seconds until it is its turn, if too many come at once.
+    :param chance: A random number, at least 0 and below 1.
+    """
+    first = max(1, math.ceil(base))
+    if wait > _LONGEST_WAIT:
+        return first + int(chance * _LONGEST_WAIT)
+    return first + int(wait + chance * _RETRY_SPREAD)

@@ -11,7 +11,16 @@ import attrs
 
 from rtpush.errors import ErrorCode, RtpushError
 
-__all__ = ["DEFAULT_NAMESPACE", "MAX_CHANNEL_BYTES", "Access", "Namespace", "Namespaces", "SlowReader", "check_name"]
+__all__ = [
+    "DEFAULT_NAMESPACE",
+    "MAX_CHANNEL_BYTES",
+    "REVOCATIONS",
+    "Access",
+    "Namespace",
+    "Namespaces",
+    "SlowReader",
+    "check_name",
+]
 
 #: The longest channel name.
 MAX_CHANNEL_BYTES = 255
@@ -39,16 +48,24 @@ def check_name(channel: str) -> None:
 
 
 class Access(enum.Enum):
-    """Who may do something in a namespace."""
+    """Who may do something in a namespace: anyone, whose token permits it, or the server API only."""
 
     ANYONE = "anyone"
+    TOKEN = "token"
     SERVER = "server"
 
 
 class SlowReader(enum.Enum):
-    """What happens to a connection whose queue is full."""
+    """
+    What happens to a reader that does not keep up.
+
+    ``RECOVER``: when its queue is full it gets nothing more, and when it reads again it goes on from history.
+    ``LATEST``: nothing is queued for it, and when it reads again it gets the newest message alone.
+    ``DISCONNECT``: when its queue is full it is disconnected.
+    """
 
     RECOVER = "recover"
+    LATEST = "latest"
     DISCONNECT = "disconnect"
 
 
@@ -59,8 +76,12 @@ class Namespace:
 
     :ivar history_size: How many messages a channel keeps at most; 0 keeps none.
     :ivar history_ttl: How many seconds it keeps each.
-    :ivar subscribe: Who may subscribe, and read history where there is one.
+    :ivar subscribe: Who may subscribe, and get what was missed.
     :ivar publish: Who may publish.
+    :ivar read_history: Who may ask for history; :obj:`None` for those who may subscribe.
+    :ivar read_presence: Who may ask for presence; :obj:`None` for those who may subscribe.
+    :ivar anonymous: Whether clients without a token may do anything.
+    :ivar user_limited: Whether ``#`` in a channel's name begins the names of the only users that it is for.
     :ivar presence: Whether the connections of a channel are listed.
     :ivar join_leave: Whether subscribers hear of others that come and go.
     :ivar slow_reader: What happens to a reader that does not keep up.
@@ -72,19 +93,42 @@ class Namespace:
     history_ttl: float = 300.0
     subscribe: Access = Access.ANYONE
     publish: Access = Access.SERVER
+    read_history: Access | None = None
+    read_presence: Access | None = None
+    anonymous: bool = True
+    user_limited: bool = False
     presence: bool = False
     join_leave: bool = False
     slow_reader: SlowReader = SlowReader.RECOVER
     poll_max_age: int = 0
 
 
+#: The channel by which nodes tell each other what is taken back; its namespace is no configuration's.
+REVOCATIONS = "$rtpush:revocations"
+
+#: As long as the longest revocation, and as many as a node keeps.
+_OWN = Namespace(name="$rtpush", history_size=100_000, history_ttl=366 * 86400.0, subscribe=Access.SERVER)
+
+
 class Namespaces:
-    """All namespaces of this node."""
+    """All namespaces of this node: those of the configuration, and its own."""
 
     def __init__(self, namespaces: Iterable[Namespace]) -> None:
-        self._by_name = {namespace.name: namespace for namespace in namespaces}
         # The same few thousand channels are asked for again and again.
         self._remembered = lru_cache(4096)(self._find)
+        self.replace(namespaces)
+
+    def replace(self, namespaces: Iterable[Namespace]) -> None:
+        """Have other namespaces from now on."""
+        self._by_name = {namespace.name: namespace for namespace in namespaces}
+        self._names = tuple(self._by_name)
+        self._by_name[_OWN.name] = _OWN
+        self._remembered.cache_clear()
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of all that the configuration has."""
+        return self._names
 
     def of(self, channel: str) -> Namespace:
         """

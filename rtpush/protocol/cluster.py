@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-__all__ = ["Answers", "NodeStatus"]
+__all__ = ["Answers", "LinkStatus", "NodeStatus"]
 
 
 @attrs.frozen(slots=True)
@@ -35,3 +35,22 @@ class Answers:
 
     answers: Sequence[bytes]
     missing: Sequence[str] = ()
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class LinkStatus:
+    """
+    How it is with a server that a broker uses.
+
+    :ivar name: What it is called, as in the configuration, without secrets.
+    :ivar is_up: Whether it is there and does what it should.
+    :ivar sessions: How often a connection to it was made.
+    :ivar lag: Seconds that what is published takes to arrive; while nothing arrives they grow.
+    :ivar pending: How many answers of it are awaited.
+    """
+
+    name: str
+    is_up: bool
+    sessions: int
+    lag: float
+    pending: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 import attrs
@@ -30,6 +31,12 @@ class BadCommand:
 
     id: int | None
     error: RtpushError
+
+
+@lru_cache(64)
+def _reader_of(shape: type[Any]) -> Callable[[str], Any]:
+    """Return what reads JSON of a shape."""
+    return msgspec.json.Decoder(shape).decode
 
 
 class _Id(msgspec.Struct):
@@ -99,7 +106,7 @@ class Codec(ABC):
         :raises RtpushError: ``bad_request`` if the payload, event name or key is bad.
         """
         data = publish.data
-        return publication(publish, None if isinstance(data, msgspec.UnsetType) else self._payload(bytes(data)))
+        return publication(publish, self._payload(bytes(data)) if isinstance(data, msgspec.Raw) else None)
 
 
 class JsonCodec(Codec):
@@ -116,7 +123,8 @@ class JsonCodec(Codec):
     def decode(self, data: bytes, shape: type[T]) -> T:
         try:
             # Through str: a field that is kept raw is not checked for UTF-8 by the decoder.
-            return msgspec.json.decode(data.decode(), type=shape)
+            decoded: T = _reader_of(shape)(data.decode())
+            return decoded
         except UnicodeDecodeError as error:
             raise RtpushError(ErrorCode.BAD_REQUEST, f"not UTF-8: {error}") from None
         except _DECODE_ERRORS as error:

@@ -38,6 +38,9 @@ MAX_NESTING = 200
 _decode_json = msgspec.json.Decoder().decode
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|[\]}]', re.DOTALL)
 
+# To look up a member of an enumeration takes long.
+_TEXT, _JSON = Kind.TEXT, Kind.JSON
+
 #: A field that is kept as it was written.
 RawField = msgspec.Raw | msgspec.UnsetType
 
@@ -59,6 +62,7 @@ class Subscribe(_Fields):
     channel: str
     cursor: str | None = None
     since: str | None = None
+    token: str | None = None
 
 
 class Unsubscribe(_Fields):
@@ -180,7 +184,7 @@ def read_json(raw: bytes, what: str) -> Any:
     :param what: What the error calls it.
     :raises RtpushError: ``bad_request`` if it cannot be read (numbers out of range, lone surrogates, nested too deep).
     """
-    if raw.count(b"[") + raw.count(b"{") > MAX_NESTING:
+    if len(raw) > MAX_NESTING and raw.count(b"[") + raw.count(b"{") > MAX_NESTING:
         depth = 0
         for match in _NESTING.finditer(raw):
             if match[1]:
@@ -204,8 +208,8 @@ def json_payload(raw: bytes) -> Payload:
     """
     value = read_json(raw, "data")
     if isinstance(value, str):
-        return Payload(value.encode(), Kind.TEXT)
-    return Payload(bytes(raw), Kind.JSON)
+        return Payload(value.encode(), _TEXT)
+    return Payload(bytes(raw), _JSON)
 
 
 def publication(publish: Publish, payload: Payload | None) -> Publication:

@@ -20,7 +20,7 @@ from rtpush.protocol.codecs import JSON, Codec
 from rtpush.protocol.frames import BINARY, TEXT, deflated_frame
 from rtpush.protocol.message import Kind, Message, envelope_json
 from rtpush.protocol.position import Position
-from rtpush.protocol.pushes import Disconnected, GapPush, Joined, Left, Push, Unsubscribed
+from rtpush.protocol.pushes import Disconnected, GapPush, Joined, Left, Push, TokenExpiring, Unsubscribed
 
 __all__ = [
     "POLL",
@@ -151,6 +151,8 @@ class EventStream(WireForm):
         if isinstance(push, Joined | Left):
             # Without the envelope these would be taken for messages of the application.
             return sse.event(msgspec.json.encode(push.as_dict()), name=push.name) if self.envelope else b""
+        if isinstance(push, TokenExpiring):
+            return sse.event(msgspec.json.encode(push.as_dict()), name=push.name)
         told = sse.event(msgspec.json.encode(push.as_dict()), name=push.name, cursor=cursor)
         if isinstance(push, Disconnected):
             # An EventSource comes back whatever it is told, so one that should not is made to wait.
@@ -175,9 +177,9 @@ class PollAnswer(WireForm):
 
 def poll_body(envelopes: Sequence[bytes], cursor: str, **more: Any) -> bytes:
     """Return the body of an answer to a poll."""
-    return msgspec.json.encode(
-        {"messages": [msgspec.Raw(envelope) for envelope in envelopes], "cursor": cursor, "recovered": True} | more
-    )
+    # A cursor needs no escaping.
+    head = b'{"messages":[%b],"cursor":"%b",' % (b",".join(envelopes), cursor.encode())
+    return head + msgspec.json.encode({"recovered": True} | more)[1:] if more else head + b'"recovered":true}'
 
 
 SSE = EventStream(envelope=False)

@@ -15,7 +15,7 @@ from rtpush.protocol.position import Position
 __all__ = ["RESERVED_EVENTS", "Kind", "Message", "Payload", "check_event", "envelope_json", "envelope_object"]
 
 #: Event names that the transports use for themselves.
-RESERVED_EVENTS = frozenset({"open", "gap", "unsubscribed", "disconnect"})
+RESERVED_EVENTS = frozenset({"open", "gap", "unsubscribed", "token_expiring", "disconnect"})
 
 _EVENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,128}")
 

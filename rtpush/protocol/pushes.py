@@ -10,7 +10,17 @@ import msgspec
 from rtpush.protocol.position import Position
 from rtpush.protocol.recovery import Gap
 
-__all__ = ["Disconnected", "GapPush", "Joined", "Left", "PresenceEntry", "Push", "Subscribed", "Unsubscribed"]
+__all__ = [
+    "Disconnected",
+    "GapPush",
+    "Joined",
+    "Left",
+    "PresenceEntry",
+    "Push",
+    "Subscribed",
+    "TokenExpiring",
+    "Unsubscribed",
+]
 
 
 @attrs.frozen(slots=True)
@@ -19,15 +29,19 @@ class PresenceEntry:
     A connection as the others in a channel see it.
 
     :ivar info: What the client said of itself: JSON text, or nothing.
+    :ivar user: Whose it is, as its token says; or nothing.
     """
 
     connection: str
     transport: str
     info: bytes = b""
+    user: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that goes over the wire."""
         entry: dict[str, Any] = {"connection": self.connection, "transport": self.transport}
+        if self.user:
+            entry["user"] = self.user
         if self.info:
             entry["info"] = msgspec.json.decode(self.info)
         return entry
@@ -112,6 +126,25 @@ class Left:
 
 
 @attrs.frozen(slots=True)
+class TokenExpiring:
+    """
+    A token ends soon: the client is to give a new one.
+
+    :ivar channel: The channel that it is for; nothing for the token of the connection.
+    :ivar left: Seconds until then.
+    """
+
+    name: ClassVar[str] = "token_expiring"
+    channel: str
+    left: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object that goes over the wire."""
+        told: dict[str, Any] = {"expires_in": round(self.left, 3)}
+        return {"channel": self.channel, **told} if self.channel else told
+
+
+@attrs.frozen(slots=True)
 class Disconnected:
     """
     The server ends the connection.
@@ -133,4 +166,4 @@ class Disconnected:
         return told
 
 
-Push = Subscribed | GapPush | Unsubscribed | Joined | Left | Disconnected
+Push = Subscribed | GapPush | Unsubscribed | Joined | Left | TokenExpiring | Disconnected

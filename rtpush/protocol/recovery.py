@@ -20,11 +20,16 @@ __all__ = ["Gap", "Page", "Tail", "gap_between", "unseen"]
 
 
 class Gap(enum.Enum):
-    """Why a position could not be honoured."""
+    """
+    Why messages after a position do not come.
+
+    The position could not be honoured, or (``SKIPPED``) the reader was too slow for them, and wants the newest alone.
+    """
 
     EPOCH_CHANGED = "epoch_changed"
     HISTORY_LOST = "history_lost"
     POSITION_AHEAD = "position_ahead"
+    SKIPPED = "skipped"
 
 
 def gap_between(since: Position, top: Position, kept: int) -> Gap | None:
@@ -80,8 +85,12 @@ class Tail(enum.Enum):
         if position.epoch != last.epoch:
             return cls.BEYOND
         if position.offset == last.offset + 1:
-            return cls.NEXT
+            return _NEXT
         return cls.SEEN if position.offset <= last.offset else cls.BEYOND
+
+
+#: What is asked for most, and takes long to look up.
+_NEXT = Tail.NEXT
 
 
 def unseen(messages: Sequence[Message], last: Position) -> Sequence[Message] | None:

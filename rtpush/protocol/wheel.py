@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 __all__ = ["TimerWheel"]
@@ -32,13 +33,24 @@ class TimerWheel(Generic[T]):
         """Tell whether an item has a deadline."""
         return item in self._due
 
+    def __iter__(self) -> Iterator[T]:
+        """Go through all items that have a deadline."""
+        return iter(self._due)
+
     def set(self, item: T, when: float) -> None:
         """Set the deadline of an item to an absolute time, in seconds."""
-        self.cancel(item)
+        if item in self._due:
+            self.cancel(item)
         # Rounded up, and never into a slot that has been expired already.
-        tick = max(-int(-when // self._resolution), self._tick + 1)
+        tick = -int(-when // self._resolution)
+        if tick <= self._tick:
+            tick = self._tick + 1
         self._due[item] = tick
-        self._slots.setdefault(tick, {})[item] = None
+        slot = self._slots.get(tick)
+        if slot is None:
+            self._slots[tick] = {item: None}
+        else:
+            slot[item] = None
 
     def cancel(self, item: T) -> None:
         """Forget the deadline of an item, if it has one."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rtpush.protocol.backoff import Backoff, earlier, later
+from rtpush.protocol.backoff import Backoff, earlier, later, retry_after
 
 _chances = st.floats(0, 1, exclude_max=True)
 _seconds = st.floats(0, 86400)
@@ -57,3 +57,16 @@ class JitterTests(SynchronousTestCase):
         """Chance moves both, in their directions."""
         self.assertEqual([earlier(10, 0.5, chance) for chance in (0.0, 0.5)], [10, 7.5])
         self.assertEqual([later(10, 0.5, chance) for chance in (0.0, 0.5)], [10, 12.5])
+
+
+class RetryAfterTests(SynchronousTestCase):
+    """What those are told who are refused for a while."""
+
+    def test_turn(self) -> None:
+        """They come back when it is their turn, spread over five seconds, and not before the first step."""
+        self.assertEqual((retry_after(1.0, 0.0, 0.0), retry_after(1.0, 0.0, 0.99)), (1, 5))
+        self.assertEqual((retry_after(0.0, 20.0, 0.0), retry_after(2.5, 20.0, 0.99)), (21, 27))
+
+    def test_long(self) -> None:
+        """Nobody waits for much longer than a minute; those whose turn is later are spread over it."""
+        self.assertEqual((retry_after(1.0, 600.0, 0.0), retry_after(1.0, 600.0, 0.999)), (1, 60))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.protocol.channel import Namespace, Namespaces
+from rtpush.protocol.channel import REVOCATIONS, Access, Namespace, Namespaces
 from tests.protocol.strategies import channels
 
 _DEFAULT = Namespace(name="default")
@@ -78,3 +78,24 @@ class NamespacesTests(SynchronousTestCase):
         error = self.assertRaises(RtpushError, Namespaces([_DEMO]).of, "a")
         self.assertIs(error.kind, ErrorCode.UNKNOWN_CHANNEL)
         self.assertIn("'default'", error.message)
+
+
+    def test_own(self) -> None:
+        """The channel of the nodes themselves is for the server alone, and in no namespace of the configuration."""
+        own = self.namespaces.of(REVOCATIONS)
+        self.assertIs(own.subscribe, Access.SERVER)
+        self.assertIs(own.publish, Access.SERVER)
+        self.assertNotIn(own.name, self.namespaces.names)
+
+
+class ReplaceTests(SynchronousTestCase):
+    """Other namespaces."""
+
+    def test_replace(self) -> None:
+        """Others count at once, also for channels that were asked for before."""
+        namespaces = Namespaces([_DEFAULT, _DEMO])
+        self.assertIs(namespaces.of("demo:a"), _DEMO)
+        other = Namespace(name="demo", history_size=7)
+        namespaces.replace([other])
+        self.assertIs(namespaces.of("demo:a"), other)
+        self.assertRaises(RtpushError, namespaces.of, "a")

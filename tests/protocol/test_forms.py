@@ -24,6 +24,7 @@ from rtpush.protocol.pushes import (
     PresenceEntry,
     Push,
     Subscribed,
+    TokenExpiring,
     Unsubscribed,
 )
 from rtpush.protocol.recovery import Gap
@@ -72,6 +73,7 @@ PUSHES: list[Push] = [
     Unsubscribed("demo:a", 4501, "unsubscribed"),
     Joined("demo:a", _ENTRY),
     Left("demo:a", _ENTRY),
+    TokenExpiring("", 41.5),
     Disconnected(4000, "slow_reader", True),
     Disconnected(1012, "service_restart", True, 1.5),
     Disconnected(4500, "disconnected", False),
@@ -187,7 +189,8 @@ class EventStreamTests(SynchronousTestCase):
             (event,) = read_events(SSE_ENVELOPE.push(push, "k3f9:7")).events
             membership = isinstance(push, Joined | Left)
             self.assertEqual((event.name, json.loads(event.data)), (push.name, push.as_dict()))
-            self.assertEqual(event.last_id, "" if membership else "k3f9:7")
+            is_place = not isinstance(push, Joined | Left | TokenExpiring)
+            self.assertEqual(event.last_id, "k3f9:7" if is_place else "")
             self.assertEqual(SSE.push(push, "k3f9:7"), b"" if membership else SSE_ENVELOPE.push(push, "k3f9:7"))
 
     def test_retry_of_disconnect(self) -> None:

@@ -65,6 +65,12 @@ class HistoryAgainstModel(RuleBasedStateMachine):
         assert due == (self.kept[0][1] + self.ttl if self.kept else None)
         assert due is None or due > self.now
 
+    @rule(size=st.integers(0, 12))
+    def resize(self, size: int) -> None:
+        """Give it another size."""
+        self.size = self.history.size = size
+        self.kept = self.kept[-size:] if size else []
+
     @rule(offset=_offsets, limit=_limits)
     def after(self, offset: int, limit: int) -> None:
         """Read forward."""
@@ -87,8 +93,10 @@ class HistoryAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def bounded(self) -> None:
-        """Dead places are never more than live ones and one."""
-        assert len(self.history._messages) <= 2 * len(self.history) + 1
+        """There is not much more room than is needed, and nothing in what is not."""
+        places = self.history._messages
+        assert len(places) <= 2 * len(self.history) + 1
+        assert sum(each is not None for each in places) == len(self.history)
 
 
 class HistoryTests(SynchronousTestCase):
@@ -115,3 +123,25 @@ class HistoryTests(SynchronousTestCase):
             history.append(message(history.next_position()), 0)
         held = [each for each in history._messages if each is not None]
         self.assertEqual(offsets(held), [999, 1000])
+
+    def test_bounds_are_changed(self) -> None:
+        """Other bounds count from the next message on."""
+        history = History("k3f9", 5, 10)
+
+        def add(count: int) -> None:
+            for _ in range(count):
+                history.append(message(history.next_position()), 0)
+
+        add(5)
+        history.size = 3
+        add(1)
+        self.assertEqual(offsets(history.after(0, 10)), [4, 5, 6])
+        history.size = 4
+        add(2)
+        self.assertEqual(offsets(history.after(0, 10)), [5, 6, 7, 8])
+        history.size = 0
+        add(1)
+        self.assertEqual((history.after(0, 10), history.top), ([], 9))
+        history.size = 2
+        add(1)
+        self.assertEqual(offsets(history.after(0, 10)), [10])

@@ -91,7 +91,7 @@ class EventNameTests(SynchronousTestCase):
 
     def test_reserved(self) -> None:
         """The names of the server's own events are not for messages; the error says which it was."""
-        self.assertEqual(RESERVED_EVENTS, {"open", "gap", "unsubscribed", "disconnect"})
+        self.assertEqual(RESERVED_EVENTS, {"open", "gap", "unsubscribed", "token_expiring", "disconnect"})
         for event in RESERVED_EVENTS:
             error = self.assertRaises(RtpushError, check_event, event)
             self.assertIn(repr(event), error.message)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from rtpush.protocol.position import Position
-from rtpush.protocol.pushes import Disconnected, GapPush, Joined, Left, PresenceEntry, Subscribed, Unsubscribed
+from rtpush.protocol.pushes import (
+    Disconnected,
+    GapPush,
+    Joined,
+    Left,
+    PresenceEntry,
+    Subscribed,
+    TokenExpiring,
+    Unsubscribed,
+)
 from rtpush.protocol.recovery import Gap
 
 _POSITION = Position("k3f9", 7)
@@ -47,6 +56,13 @@ class PushTests(SynchronousTestCase):
                 {"channel": "demo:a", "connection": "c1", "transport": "sse", "info": {"name": "Ann"}},
             )
         self.assertEqual(PresenceEntry("c1", "sse").as_dict(), {"connection": "c1", "transport": "sse"})
+        self.assertEqual(PresenceEntry("c1", "sse", b"", "42").as_dict()["user"], "42")
+
+    def test_token_expiring(self) -> None:
+        """``token_expiring`` says how long a token lasts, and which one if it is one for a channel."""
+        self.assertEqual(TokenExpiring("", 41.23456).name, "token_expiring")
+        self.assertEqual(TokenExpiring("", 41.23456).as_dict(), {"expires_in": 41.235})
+        self.assertEqual(TokenExpiring("demo:a", 1).as_dict(), {"channel": "demo:a", "expires_in": 1})
 
     def test_disconnect(self) -> None:
         """``disconnect`` says whether and when to come back; the time is left out if it is the client's affair."""

@@ -41,7 +41,7 @@ class GapTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """The reasons are those of the protocol."""
-        self.assertEqual({gap.value for gap in Gap}, {"epoch_changed", "history_lost", "position_ahead"})
+        self.assertEqual({gap.value for gap in Gap}, {"epoch_changed", "history_lost", "position_ahead", "skipped"})
 
 
 class PageTests(SynchronousTestCase):
