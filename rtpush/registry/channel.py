@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -9,11 +10,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.protocol.channel import Namespace
+from rtpush.protocol.channel import Namespace, SlowReader
 from rtpush.protocol.forms import Batch, WireForm
 from rtpush.protocol.message import Message
 from rtpush.protocol.position import Position
 from rtpush.protocol.recovery import Gap, Page, Tail
+from rtpush.registry.live import LiveGroup
+from rtpush.registry.reading import SharedReads
 
 if TYPE_CHECKING:
     from rtpush.registry.node import Node
@@ -21,11 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel"]
 
+# Looking them up takes longer than what is done with them.
+_LATEST, _SEEN, _BEYOND = SlowReader.LATEST, Tail.SEEN, Tail.BEYOND
+
 #: How many messages are read from history at once when some were missed on the way from the broker.
 _SYNC_PAGE = 1000
 
 #: How many messages are kept while that is going on; beyond that they are read from history too.
 _MAX_INCOMING = 1000
+
+#: About the most bytes that go out as one batch, and what a message takes besides its payload. After each batch a
+#: reader's queue is asked whether it has room for more.
+_BATCH_BYTES = 256 * 1024
+_OVERHEAD = 100
 
 
 class Channel:
@@ -35,6 +46,8 @@ class Channel:
     :ivar position: How far the live subscriptions were served; all of them are at the same place.
     :ivar live: The subscriptions that are served by the fan-out, by wire form.
     :ivar waiting: All others: they are offered each batch, and know what to make of it.
+    :ivar newest: The message that was delivered last, where slow readers get that alone.
+    :ivar reads: What is being read of history, or was lately.
     """
 
     __slots__ = (
@@ -50,7 +63,9 @@ class Channel:
         "live",
         "name",
         "namespace",
+        "newest",
         "position",
+        "reads",
         "waiting",
     )
 
@@ -59,8 +74,10 @@ class Channel:
     def __init__(self, name: str, namespace: Namespace, node: Node) -> None:
         self.name = name
         self.namespace = namespace
-        self.live: dict[WireForm, dict[Subscription, None]] = {}
+        self.live: dict[WireForm, LiveGroup] = {}
         self.waiting: dict[Subscription, None] = {}
+        self.newest: Message | None = None
+        self.reads: SharedReads | None = None
         self._node = node
         self._pending: list[Message] = []
         #: What came from the broker while the place of it was not known; nothing when it is.
@@ -79,6 +96,11 @@ class Channel:
     def __len__(self) -> int:
         """Return the number of subscriptions."""
         return len(self.waiting) + sum(len(group) for group in self.live.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no subscription."""
+        return not self.waiting and not self.live
 
     def open(self) -> None:
         """Have the broker deliver this channel."""
@@ -114,9 +136,9 @@ class Channel:
             return
         if message.position is not None:
             tail = Tail.of(message.position, self._tail)
-            if tail is Tail.SEEN:
+            if tail is _SEEN:
                 return
-            if tail is Tail.BEYOND:
+            if tail is _BEYOND:
                 # The message is in history: it comes from there, after those that were missed.
                 self._sync()
                 return
@@ -137,43 +159,69 @@ class Channel:
             except Exception:
                 subscription.connection.failed("recovery")
 
-    def read(self, since: Position, limit: int) -> Deferred[Page]:
+    def read(self, since: Position | None) -> Page | Deferred[Page]:
+        """
+        Return a page of history for a subscription; :obj:`None` is before the oldest message kept.
+
+        The Deferred fails with :class:`rtpush.errors.RtpushError` if the broker is away.
+        """
+        if self.reads is None:
+            self.reads = SharedReads(self, self._node)
+        return self.reads.read(since)
+
+    def read_alone(self, since: Position | None, limit: int) -> Deferred[Page]:
         """Read history; that it cannot be read is in the log once, until it can be read again."""
         page = self._node.broker.history(self.name, since, limit)
         return page.addCallbacks(self._was_read, self._was_not_read)
 
     def tick(self) -> None:
         """Its last subscription has ended a while ago."""
-        if not len(self):
+        if self.is_empty:
             self._node.abandon(self)
 
     def failed(self, doing: str) -> None:
         """Something of ours went wrong."""
         self._log.failure("{channel}: {doing} failed", channel=self.name, doing=doing)
 
+    @property
+    def pending(self) -> int:
+        """How many messages are to be delivered."""
+        return len(self._pending)
+
     def take_pending(self) -> tuple[Batch | None, Position]:
-        """Return what is to be delivered now, and where the live subscriptions were before it."""
+        """Return what is to be delivered now (if it is very much, a part), and where the live ones were before it."""
         before = self.position
         if not self._pending:
             return None, before
         messages, self._pending = self._pending, []
-        self.position = self._tail
-        return Batch(messages, self._tail), before
+        if len(messages) > 1 and (count := _fitting(messages)) < len(messages):
+            messages, self._pending = messages[:count], messages[count:]
+            self.position = next((each.position for each in reversed(messages) if each.position is not None), before)
+        else:
+            self.position = self._tail
+        if self.namespace.slow_reader is _LATEST:
+            self.newest = next((each for each in reversed(messages) if each.position is not None), self.newest)
+        if self.reads is not None:
+            self.reads.follow(messages)
+        return Batch(messages, self.position), before
 
     def subscriptions(self) -> list[Subscription]:
         """Return all subscriptions."""
-        return [*self.waiting, *(subscription for group in self.live.values() for subscription in group)]
+        return [*self.waiting, *(each for group in self.live.values() for each in group.subscriptions())]
 
     def go_live(self, subscription: Subscription, form: WireForm) -> None:
         """Move a subscription whose position is this channel's to those that the fan-out serves."""
         self.waiting.pop(subscription, None)
-        self.live.setdefault(form, {})[subscription] = None
+        group = self.live.get(form)
+        if group is None:
+            group = self.live[form] = LiveGroup()
+        group.add(subscription)
 
     def leave_live(self, subscription: Subscription, form: WireForm) -> None:
         """Take a subscription out of those that the fan-out serves."""
         group = self.live[form]
-        del group[subscription]
-        if not group:
+        group.remove(subscription)
+        if not len(group):
             del self.live[form]
 
     def _ready(self, top: Position) -> None:
@@ -205,7 +253,7 @@ class Channel:
         if self._incoming is None:
             self._incoming = []
         self._again = False
-        self.read(self._tail, _SYNC_PAGE).addCallback(self._synced).addErrback(self._unsynced)
+        self.read_alone(self._tail, _SYNC_PAGE).addCallback(self._synced).addErrback(self._unsynced)
 
     def _synced(self, page: Page) -> None:
         self._is_behind = False
@@ -248,6 +296,16 @@ class Channel:
             self._is_away = True
             self._log.warn("{channel}: history cannot be read: {error}", channel=self.name, error=failure.value)
         return failure
+
+
+def _fitting(messages: Sequence[Message]) -> int:
+    """Return how many of some messages fit into a batch: one at least."""
+    size = 0
+    for index, message in enumerate(messages):
+        size += len(message.payload.data) + _OVERHEAD
+        if size > _BATCH_BYTES and index:
+            return index
+    return len(messages)
 
 
 def _is_unavailable(failure: Failure) -> bool:

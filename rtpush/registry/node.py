@@ -6,10 +6,9 @@ There is one per reactor.
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -21,10 +20,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 import rtpush
+from rtpush.auth.permissions import Action, Grant, may
+from rtpush.auth.revocation import Revocation
 from rtpush.errors import Disconnect, ErrorCode, RtpushError
-from rtpush.interfaces import IBroker, IBrokerReceiver, ICluster, IHealthCheck, IPresence, ISink
-from rtpush.protocol.backoff import Backoff
-from rtpush.protocol.channel import Access, Namespace, Namespaces
+from rtpush.interfaces import IBroker, IBrokerReceiver, ICluster, IHealthCheck, IPresence, IReconfigurable, ISink
+from rtpush.protocol.addresses import TrustedProxies
+from rtpush.protocol.backoff import Backoff, retry_after
+from rtpush.protocol.bucket import TokenBucket
+from rtpush.protocol.channel import REVOCATIONS, Access, Namespace, Namespaces
 from rtpush.protocol.commands import HistoryQuery, Publication
 from rtpush.protocol.limits import Limits
 from rtpush.protocol.message import Message
@@ -35,15 +38,21 @@ from rtpush.protocol.wheel import TimerWheel
 from rtpush.registry.attendance import Attendance
 from rtpush.registry.channel import Channel
 from rtpush.registry.connection import Connection
+from rtpush.registry.counts import Counts
+from rtpush.registry.credentials import Credentials, TokenCheck, fail_without_tokens
 from rtpush.registry.fanout import FanOut
+from rtpush.registry.known import is_known
+from rtpush.registry.limiter import Limiter
+from rtpush.registry.revoking import Revoking
 
 __all__ = ["Node"]
 
+#: To look it up takes longer than what is done with it.
+_SERVER = Access.SERVER
+_PUBLISH = Action.PUBLISH
+
 #: Seconds: how exactly heartbeats and timeouts are kept.
 _WHEEL_RESOLUTION = 0.1
-
-#: Seconds over which those who are refused for a while are spread.
-_RETRY_SPREAD = 5
 
 
 @implementer(IBrokerReceiver)
@@ -51,10 +60,15 @@ class Node:
     """
     One rtpush process: its connections, the channels that they follow, and the broker behind them.
 
+    :param proxies: Whose word on who their clients are is taken.
     :param linger: Seconds for which a channel is followed after its last subscription.
     :param chance: Gives random numbers, at least 0 and below 1.
+    :param soon: Has something called at the end of this turn of the reactor, or in the next one.
+    :param tokens: Checks the tokens of clients; without it there are none.
+    :param now: Tells the seconds since 1970, as the times in tokens have them. By default the clock does.
     :ivar cluster: The way to the other nodes, if the broker knows any.
     :ivar answering: Answers what another node asks. Until it is set there are no answers.
+    :ivar counts: What has happened here, in numbers.
     """
 
     _log = Logger()
@@ -70,8 +84,12 @@ class Node:
         backoff: Backoff,
         heartbeat: float,
         heartbeat_grace: float,
+        proxies: TrustedProxies | None = None,
         linger: float = 0.0,
         chance: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object] | None = None,
+        tokens: TokenCheck | None = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.clock = clock
         self.broker = broker
@@ -79,6 +97,11 @@ class Node:
         self.cluster = cast("ICluster", broker) if ICluster.providedBy(broker) else None
         self.answering: Callable[[bytes], Deferred[bytes]] = _no_answer
         self.namespaces = namespaces
+        self.tokens = tokens
+        self.now = now or clock.seconds
+        self.revoking = Revoking(self)
+        #: What clients without a token may do in any channel of a namespace (bits of actions), as far as was asked.
+        self._free: dict[str, int] = {}
         self.name = name
         self.limits = limits
         self.backoff = backoff
@@ -86,38 +109,108 @@ class Node:
         self.heartbeat_grace = min(heartbeat_grace, heartbeat)
         self.linger = linger
         self.chance = chance
-        self.fanout = FanOut(clock)
+        self.counts = Counts()
+        self.fanout = FanOut(clock, self.counts, soon)
         self.wheel: TimerWheel[Connection] = TimerWheel(_WHEEL_RESOLUTION, clock.seconds())
         #: Deadlines of what is no connection of the registry yet, or no more.
         self.deadlines: TimerWheel[Any] = TimerWheel(_WHEEL_RESOLUTION, clock.seconds())
         self.connections: dict[str, Connection] = {}
-        #: How many connections there are of each transport.
-        self._transports: dict[str, int] = {}
+        #: Ids for connections to come: chance is cheaper by the hundreds.
+        self._ids: list[str] = []
+        #: Those whose transport has not taken what it was given.
+        self.paused: dict[Connection, None] = {}
         self.channels: dict[str, Channel] = {}
+        #: How many bytes of history are kept for those who come back together.
+        self.shared_bytes = 0
         self._attendance = Attendance(clock, self.channels)
+        self.proxies = proxies or TrustedProxies()
+        self.limiter = Limiter(limits, self.counts, clock.seconds)
+        self._admission = TokenBucket(limits.connect_rate, limits.connect_burst, clock.seconds())
         self.started = clock.seconds()
         self.leaving = False
+        self._due = self.started
         self._turning = LoopingCall(self._turn)
         self._turning.clock = clock
 
     def start(self) -> Deferred[None]:
         """Begin to serve."""
+        self._due = self.clock.seconds() + _WHEEL_RESOLUTION
         self._turning.start(_WHEEL_RESOLUTION, now=False)
-        return self.broker.start(self)
+        if self.tokens is not None:
+            self.tokens.startService()
+        return self.broker.start(self).addCallback(self._started)
+
+    def _started(self, _: None) -> None:
+        if self.tokens is not None and self.tokens.in_use:
+            self.revoking.start()
 
     def leave_all(self) -> None:
         """Tell every client to come back later, spread over the time that the backoff spreads them."""
         self.leaving = True
-        for connection in list(self.connections.values()):
+        self.farewell(list(self.connections.values()))
+
+    def farewell(self, connections: Iterable[Connection], spread: float = 0.0) -> None:
+        """
+        Tell clients to come back later, since this node is leaving.
+
+        :param spread: Seconds over which they come back, if that is more than the jitter of the backoff.
+        """
+        first = self.backoff.delay(0, 0.0)
+        spread = max(spread, self.backoff.jitter)
+        for connection in connections:
             try:
-                connection.disconnect(Disconnect.SERVICE_RESTART, after=self.backoff.delay(0, self.chance()))
+                connection.disconnect(Disconnect.SERVICE_RESTART, after=first + self.chance() * spread)
             except Exception:
                 connection.failed("leaving")
+
+    def reconfigure(
+        self,
+        namespaces: Sequence[Namespace],
+        *,
+        limits: Limits,
+        backoff: Backoff,
+        heartbeat: float,
+        heartbeat_grace: float,
+        proxies: TrustedProxies | None = None,
+    ) -> None:
+        """
+        Go on with other settings. Nobody is dropped for it.
+
+        What connections were told when they came, such as their heartbeat, stays so for them. A channel whose namespace
+        is gone keeps the subscribers that it has.
+        """
+        self.namespaces.replace(namespaces)
+        self._free.clear()
+        if self.tokens is not None and self.tokens.in_use:
+            self.revoking.start()
+        self.limits = limits
+        self.proxies = proxies or TrustedProxies()
+        self.limiter.change(limits)
+        self._admission.change(limits.connect_rate, limits.connect_burst, self.clock.seconds())
+        self.backoff = backoff
+        self.heartbeat = heartbeat
+        self.heartbeat_grace = min(heartbeat_grace, heartbeat)
+        for channel in self.channels.values():
+            try:
+                namespace = self.namespaces.of(channel.name)
+            except RtpushError:
+                continue
+            before, channel.namespace = channel.namespace, namespace
+            if before.presence is not namespace.presence:
+                tell = self.join if namespace.presence else self.leave
+                for subscription in channel.subscriptions():
+                    tell(channel.name, subscription.connection.presence_entry())
+        broker: Any = self.broker
+        if IReconfigurable.providedBy(broker):
+            broker.reconfigured(namespaces, limits.message_bytes)
 
     def stop(self) -> Deferred[None]:
         """Serve no more."""
         if self._turning.running:
             self._turning.stop()
+        if self.tokens is not None:
+            self.tokens.stopService()
+        self.revoking.stop()
         for connection in list(self.connections.values()):
             connection.abort()
         return self.broker.stop()
@@ -131,25 +224,70 @@ class Node:
         return problem
 
     def retry_after(self) -> int:
-        """Return the whole seconds after which one that is refused for a while is asked to come back, by chance."""
-        return max(1, math.ceil(self.backoff.base)) + int(self.chance() * _RETRY_SPREAD)
+        """
+        Return the whole seconds after which one that is refused for a while is asked to come back, by chance.
+
+        When too many come at once, those who are refused are spread over the time that it takes to let all of them in.
+        """
+        return retry_after(self.backoff.base, self._admission.wait(self.clock.seconds()), self.chance())
 
     # Connections
 
-    def connect(self, sink: ISink, transport: str, *, interval: float, duplex: bool = False) -> Connection:
-        """Register a client; its state is CONNECTING."""
+    def admit(self, peer: str = "") -> None:
+        """
+        Let in one more client that comes to stay. To be asked before anything is done for it.
+
+        :param peer: Its address, where somebody asked for it.
+        :raises RtpushError: ``unavailable`` if too many come at once, ``limit_exceeded`` if too many come from there.
+        """
+        self.limiter.come(peer)
+        if not self._admission.take(self.clock.seconds()):
+            self.counts.turned_away += 1
+            raise RtpushError(ErrorCode.UNAVAILABLE, "too many clients come at once: come back later")
+
+    def connect(
+        self,
+        sink: ISink,
+        transport: str,
+        *,
+        interval: float,
+        duplex: bool = False,
+        peer: str = "",
+        credentials: Credentials | None = None,
+    ) -> Connection:
+        """
+        Register a client; its state is CONNECTING.
+
+        :param peer: Its address, if it is not that of the transport, or somebody asked for it.
+        :param credentials: What it has shown.
+        :raises RtpushError: ``unavailable`` if there are as many as may be, ``limit_exceeded`` if its address or user
+            has.
+        """
+        user = "" if credentials is None else credentials.user
+        self.limiter.enter(peer, len(self.connections), user)
         connection = Connection(
-            self, sink, transport, id_=secrets.token_urlsafe(12), interval=interval, duplex=duplex
+            self, sink, transport, id_=self._new_id(), interval=interval, duplex=duplex, peer=peer
         )
+        self.limiter.own(connection, user)
         self.connections[connection.id] = connection
-        self._transports[transport] = self._transports.get(transport, 0) + 1
+        counts = self.counts.transports[transport]
+        counts.accepted += 1
+        counts.connecting += 1
         return connection
+
+    def _new_id(self) -> str:
+        """Return an id for a connection: 12 bytes by chance."""
+        if not self._ids:
+            letters = secrets.token_urlsafe(12 * 256)
+            self._ids = [letters[start : start + 16] for start in range(0, len(letters), 16)]
+        return self._ids.pop()
 
     def forget(self, connection: Connection) -> None:
         """Unregister a client whose transport is gone."""
-        if self.connections.pop(connection.id, None) is not None:
-            self._transports[connection.transport] -= 1
+        self.connections.pop(connection.id, None)
+        self.paused.pop(connection, None)
         self.wheel.cancel(connection)
+        self.limiter.leave(connection)
 
     def channel(self, name: str, namespace: Namespace) -> Channel:
         """Return the local side of a channel; the first subscription subscribes this node at the broker."""
@@ -161,7 +299,7 @@ class Node:
 
     def release(self, channel: Channel) -> None:
         """A subscription has ended: soon after the last one, this node is unsubscribed at the broker."""
-        if not len(channel):
+        if channel.is_empty:
             if self.linger:
                 # One who polls is back at once.
                 self.deadlines.set(channel, self.clock.seconds() + self.linger)
@@ -174,21 +312,102 @@ class Node:
             del self.channels[channel.name]
             self.broker.unsubscribe(channel.name).addErrback(self._unimportant, "unsubscribe")
 
+    # Who may do what
+
+    @property
+    def leeway(self) -> float:
+        """Seconds for which a token is taken after its end."""
+        return 0.0 if self.tokens is None else self.tokens.leeway
+
+    def checked(self, token: str) -> Deferred[Grant]:
+        """
+        Check a token.
+
+        :returns: What it grants. Fails with :exc:`RtpushError`: ``token_revoked`` if it was taken back, ``unavailable``
+            if it is not known yet what was, and with what :attr:`tokens` says.
+        """
+        if self.tokens is None or not self.tokens.in_use:
+            return fail_without_tokens()
+        return self.tokens.check(token).addCallback(self._not_revoked)
+
+    def _not_revoked(self, grant: Grant) -> Grant:
+        if not self.revoking.is_known:
+            raise RtpushError(ErrorCode.UNAVAILABLE, "it cannot be read now which tokens were taken back")
+        if self.revoking.revocations.is_revoked(grant, "", self.now()):
+            raise RtpushError(ErrorCode.TOKEN_REVOKED, "the token was taken back")
+        return grant
+
+    def refusal(
+        self, credentials: Credentials | None, action: Action, channel: str, namespace: Namespace
+    ) -> RtpushError | None:
+        """
+        Decide whether a client may do something in a channel: return nothing if so, else the error.
+
+        All that clients ask for comes through here.
+        """
+        if credentials is None:
+            bit = action.bit
+            name = namespace.name
+            if self._free.get(name, 0) & bit:
+                return None
+            error = may(None, action, channel, namespace)
+            if error is None and not namespace.user_limited:
+                self._free[name] = self._free.get(name, 0) | bit
+            return error
+        grant = credentials.grant_for(action, channel)
+        error = may(grant, action, channel, namespace)
+        if error is not None or grant is None or not len(self.revoking.revocations):
+            return error
+        if not self.revoking.revocations.is_revoked(grant, channel, self.now()):
+            return None
+        # What the token permits is taken back, what all may do is not.
+        if may(None, action, channel, namespace) is None:
+            return None
+        return RtpushError(ErrorCode.TOKEN_REVOKED, f"{action.word} in {channel!r}: the token was taken back for it")
+
+    def _check(
+        self, access: Access, credentials: Credentials | None, action: Action, channel: str, namespace: Namespace
+    ) -> None:
+        if access is not _SERVER:
+            error = self.refusal(credentials, action, channel, namespace)
+            if error is not None:
+                raise error
+
+    def revoked(self, revocation: Revocation) -> None:
+        """Something was taken back: those who have it lose it now."""
+        if revocation.channel:
+            channel = self.channels.get(revocation.channel)
+            concerned = [] if channel is None else [each.connection for each in channel.subscriptions()]
+        else:
+            concerned = list(self.connections.values())
+        for connection in concerned:
+            if connection.credentials is not None:
+                try:
+                    connection.revoked(revocation)
+                except Exception:
+                    connection.failed("taking a token back")
+
     # What clients and backends ask for
 
-    def publish(self, publication: Publication, access: Access) -> Deferred[Position | None]:
+    def publish(
+        self,
+        publication: Publication,
+        access: Access,
+        road: str = "api",
+        credentials: Credentials | None = None,
+    ) -> Deferred[Position | None]:
         """
         Publish a message for a client or backend.
 
+        :param access: Who asks: ``SERVER`` for a backend, which may do everything.
+        :param road: How it came here: ``api``, ``websocket`` or ``emit``.
+        :param credentials: What a client has shown.
         :returns: Its position, when it is in history. Fails with :class:`RtpushError` if it may not be published, or
             the broker is away.
         """
         try:
             namespace = self.namespaces.of(publication.channel)
-            if access is Access.ANYONE and namespace.publish is Access.SERVER:
-                raise RtpushError(
-                    ErrorCode.PERMISSION_DENIED, f"clients may not publish to {publication.channel!r}"
-                )
+            self._check(access, credentials, _PUBLISH, publication.channel, namespace)
             size = len(publication.payload.data)
             if size > self.limits.message_bytes:
                 raise RtpushError(
@@ -197,12 +416,20 @@ class Node:
                 )
         except RtpushError as error:
             return fail(error)
+        counts = self.counts
+        counts.published[road] += 1
+        of_namespace = counts.namespaces[namespace.name]
+        of_namespace.published += 1
+        of_namespace.published_bytes += size
         return self.broker.publish(publication)
 
-    def history(self, query: HistoryQuery, access: Access) -> Deferred[Page]:
+    def history(
+        self, query: HistoryQuery, access: Access, credentials: Credentials | None = None
+    ) -> Deferred[Page]:
         """Read what a channel keeps. Fails with :class:`RtpushError`."""
         try:
-            namespace = self._readable(query.channel, access)
+            namespace = self.namespaces.of(query.channel)
+            self._check(access, credentials, Action.HISTORY, query.channel, namespace)
             if namespace.history_size == 0:
                 raise RtpushError(ErrorCode.NOT_AVAILABLE, f"{query.channel!r} keeps no history")
             if not 0 <= query.limit <= 10_000:
@@ -215,10 +442,13 @@ class Node:
         read = self.broker.history_before if query.reverse else self.broker.history
         return read(query.channel, since, query.limit)
 
-    def presence(self, channel: str, access: Access) -> Deferred[Sequence[PresenceEntry]]:
+    def presence(
+        self, channel: str, access: Access, credentials: Credentials | None = None
+    ) -> Deferred[Sequence[PresenceEntry]]:
         """List who is in a channel. Fails with :class:`RtpushError`."""
         try:
-            namespace = self._readable(channel, access)
+            namespace = self.namespaces.of(channel)
+            self._check(access, credentials, Action.PRESENCE, channel, namespace)
             if not namespace.presence or self._presence is None:
                 raise RtpushError(ErrorCode.NOT_AVAILABLE, f"{channel!r} has no presence")
         except RtpushError as error:
@@ -228,24 +458,29 @@ class Node:
     def join(self, channel: str, entry: PresenceEntry) -> None:
         """A connection is in a channel now."""
         if self._presence is not None:
-            self._presence.join(channel, entry).addErrback(self._unimportant, "presence")
+            self._heed(self._presence.join(channel, entry), "presence")
 
     def leave(self, channel: str, entry: PresenceEntry) -> None:
         """A connection is no longer in a channel."""
         if self._presence is not None:
-            self._presence.leave(channel, entry).addErrback(self._unimportant, "presence")
+            self._heed(self._presence.leave(channel, entry), "presence")
 
     # IBrokerReceiver
 
     def received(self, message: Message) -> None:
+        self.counts.received += 1
         channel = self.channels.get(message.channel)
         if channel is not None:
             channel.received(message)
+        elif message.channel == REVOCATIONS:
+            self.revoking.received(message)
 
     def compared(self, channel: str, top: Position) -> None:
         local = self.channels.get(channel)
         if local is not None:
             local.compared(top)
+        elif channel == REVOCATIONS:
+            self.revoking.compared(top)
 
     def joined(self, channel: str, entry: PresenceEntry) -> None:
         self._attendance.announce(Joined(channel, entry))
@@ -262,7 +497,9 @@ class Node:
                 "uptime": round(self.clock.seconds() - self.started, 3),
                 "leaving": self.leaving,
                 "connections": len(self.connections),
-                "transports": {transport: count for transport, count in self._transports.items() if count},
+                "transports": {
+                    transport: counts.present for transport, counts in self.counts.transports.items() if counts.present
+                },
                 "channels": len(self.channels),
             }
         )
@@ -270,19 +507,26 @@ class Node:
     def asked(self, question: bytes) -> Deferred[bytes]:
         return maybeDeferred(self.answering, question)
 
-    def _readable(self, channel: str, access: Access) -> Namespace:
-        namespace = self.namespaces.of(channel)
-        if access is Access.ANYONE and namespace.subscribe is Access.SERVER:
-            raise RtpushError(ErrorCode.PERMISSION_DENIED, f"clients may not read {channel!r}")
-        return namespace
-
     def _turn(self) -> None:
         now = self.clock.seconds()
+        self._see_lag(now)
         for late in (*self.wheel.expire(now), *self.deadlines.expire(now)):
             try:
                 late.tick()
             except Exception:
                 late.failed("heartbeat")
+
+    def _see_lag(self, now: float) -> None:
+        """Count how much later than it should it is called."""
+        lag = max(0.0, now - self._due)
+        self.counts.lag.observe(lag)
+        # When it was late, it is called next when it would have been anyway.
+        self._due += _WHEEL_RESOLUTION * (1 + int(lag / _WHEEL_RESOLUTION))
+
+    def _heed(self, result: Deferred[None], doing: str) -> None:
+        """Log what of our own goes wrong with something that nobody waits for."""
+        if not is_known(result):
+            result.addErrback(self._unimportant, doing)
 
     def _unimportant(self, failure: Failure, doing: str) -> None:
         """The broker will find out by itself, or is away and says so elsewhere."""

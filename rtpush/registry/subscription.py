@@ -57,11 +57,18 @@ class Stage(enum.Enum):
     SINGLE = "single"
     #: At the channel's position, served by the fan-out.
     LIVE = "live"
-    #: Keeps its position until the connection has room again.
+    #: Keeps its position until the connection has room again; then it goes on from there.
     BEHIND = "behind"
+    #: The same; then it goes on with the newest message alone.
+    SKIPPING = "skipping"
     #: Keeps its position until a page of history that could not be read may be readable again.
     STALLED = "stalled"
     ENDED = "ended"
+
+
+# To look up a member of an enumeration takes longer than most of what is done with it here.
+_NOW = Since.NOW
+_JOINING, _HELD, _READING, _SINGLE, _LIVE = Stage.JOINING, Stage.HELD, Stage.READING, Stage.SINGLE, Stage.LIVE
 
 
 class Subscription:
@@ -71,23 +78,29 @@ class Subscription:
     :ivar stage: How far it is; see :class:`Stage`.
     """
 
-    __slots__ = ("_arrived", "_gap", "_page", "_position", "channel", "connection", "stage")
+    __slots__ = ("_arrived", "_asked", "_page", "_position", "channel", "connection", "stage")
 
     def __init__(self, connection: Connection, channel: Channel) -> None:
         self.connection = connection
         self.channel = channel
-        self.stage = Stage.JOINING
+        self.stage = _JOINING
         self._position = channel.position
         #: What arrived while history was read; nothing if that were too many.
         self._arrived: list[Message] | None = []
         self._page: Page | None = None
-        self._gap: Gap | None = None
+        #: Where the client asked to begin, until delivery begins, if that may be elsewhere than at ``_position``.
+        self._asked: Position | Since | None = None
         channel.waiting[self] = None
 
     @property
     def position(self) -> Position:
         """The position of the last message that was delivered."""
-        return self.channel.position if self.stage is Stage.LIVE else self._position
+        return self.channel.position if self.stage is _LIVE else self._position
+
+    @property
+    def asked(self) -> Position | Since:
+        """Where the client is as long as delivery has not begun: where it asked to begin."""
+        return self._position if self._asked is None else self._asked
 
     @property
     def ended(self) -> bool:
@@ -103,26 +116,35 @@ class Subscription:
         """
         if self.channel.is_ready:
             return self._joined(None, since)
+        self._asked = since
         begun: Deferred[Subscribed] = self.channel.when_ready().addCallback(self._joined, since)
         return begun
 
     def _joined(self, _: None, since: Position | Since) -> Subscribed | Deferred[Subscribed]:
         self._position = self.channel.position
-        if since is Since.NOW or since == self._position:
+        start = since if isinstance(since, Position) else None
+        if since is _NOW or since == self._position:
             # What arrived before was delivered to the others already.
             self._arrived = []
-            return self._began(Page((), self._position), self._position)
-        start = since if isinstance(since, Position) else None
-        page = self.connection.node.broker.history(self.channel.name, start, self.connection.node.limits.page_messages)
+            if start is not None:
+                self.connection.counts.recovered += 1
+            if self.stage is _JOINING:
+                self.stage = _HELD
+            return Subscribed(self.channel.name, self._position, True)
+        self._asked = since
+        page = self.channel.read(start)
+        if isinstance(page, Page):
+            return self._began(page, start)
         begun: Deferred[Subscribed] = page.addCallback(self._began, start)
         return begun
 
     def _began(self, page: Page, start: Position | None) -> Subscribed:
         if page.gap is not None:
-            self._gap = page.gap
+            self.connection.counts.gaps += 1
             self._position = self._after_gap(page)
             self._arrived = []
         elif start is not None:
+            self.connection.counts.recovered += 1
             self._position = start
         elif page.messages:
             first = page.messages[0].position
@@ -130,52 +152,75 @@ class Subscription:
             self._position = Position(first.epoch, first.offset - 1)
         else:
             self._position = page.top
-        if self.stage is Stage.JOINING:
-            self.stage = Stage.HELD
+        if self.stage is _JOINING:
+            self.stage = _HELD
             self._page = page
-        return Subscribed(self.channel.name, self._position, self._gap is None)
+        return Subscribed(self.channel.name, self._position, page.gap is None)
 
     def gap(self) -> GapPush | None:
         """Return what is to be told if recovery failed at the beginning."""
-        return None if self._gap is None else GapPush(self.channel.name, self._position, self._gap)
+        page = self._page
+        return None if page is None or page.gap is None else GapPush(self.channel.name, self._position, page.gap)
 
     def go(self) -> None:
         """Deliver from here on."""
-        if self.stage is Stage.HELD:
-            self.stage = Stage.READING
+        if self.stage is _HELD:
+            self.stage = _READING
             page, self._page = self._page, None
-            assert page is not None
-            self._advance(page)
+            self._asked = None
+            if page is not None or self._arrived is None or self._arrived:
+                self._advance(page or Page((), self._position))
+            else:
+                self._settle()
 
     def _advance(self, page: Page) -> None:
-        """Deliver a page, then read the next one, or what arrived meanwhile."""
-        if not self._give(page.messages):
+        """Deliver a page, then the next ones, then what arrived meanwhile."""
+        known: Page | None = page
+        while known is not None and self._give(known.messages):
+            if known.gap is None and not known.complete:
+                known = self._next_page()
+                continue
+            rest = None if self._arrived is None else unseen(self._arrived, self._position)
+            if rest is None:
+                self._arrived = []
+                known = self._next_page()
+                continue
+            if self._give(rest):
+                self._settle()
             return
-        if page.gap is None and not page.complete:
-            self._read()
-            return
-        rest = None if self._arrived is None else unseen(self._arrived, self._position)
-        if rest is None:
-            self._arrived = []
-            self._read()
-        elif self._give(rest):
-            self._settle()
 
     def _read(self) -> None:
-        self.stage = Stage.READING
-        page = self.channel.read(self._position, self.connection.node.limits.page_messages)
+        """Go on with history."""
+        page = self._next_page()
+        if page is not None:
+            self._advance(page)
+
+    def _next_page(self) -> Page | None:
+        """Read the next page; return it if it is there already."""
+        self.stage = _READING
+        page = self.channel.read(self._position)
+        if isinstance(page, Page):
+            return self._taken(page)
         page.addCallback(self._page_read).addErrback(self._failed)
+        return None
 
     def _page_read(self, page: Page) -> None:
-        if self.stage is not Stage.READING:
-            return
+        taken = self._taken(page)
+        if taken is not None:
+            self._advance(taken)
+
+    def _taken(self, page: Page) -> Page | None:
+        """Return a page if there is still somebody for it, who has been told of its gap."""
+        if self.stage is not _READING:
+            return None
         if page.gap is not None:
             self._position = self._after_gap(page)
             self._arrived = []
+            self.connection.counts.gaps += 1
             self.connection.push(GapPush(self.channel.name, self._position, page.gap))
             if self.ended:
-                return
-        self._advance(page)
+                return None
+        return page
 
     def _after_gap(self, page: Page) -> Position:
         """Return where the stream goes on: where the channel is, or beyond, if it does not know of a new epoch yet."""
@@ -186,7 +231,7 @@ class Subscription:
         error = failure.value
         if not isinstance(error, RtpushError) or error.kind is not ErrorCode.UNAVAILABLE:
             self.connection.failed("recovery", failure)
-        elif self.stage is Stage.READING:
+        elif self.stage is _READING:
             self.stage = Stage.STALLED
             self._arrived = None
 
@@ -199,28 +244,37 @@ class Subscription:
                 return False
             last = chunk[-1].position
             assert last is not None
-            batch = Batch(chunk, last)
-            data = self.connection.form.messages(batch, self.connection.cursor_of(self))
-            self._position = last
-            self.connection.deliver(data)
+            self._send(chunk, last)
             if self.ended:
                 return False
         return True
 
+    def _send(self, messages: Sequence[Message], last: Position) -> None:
+        """Send messages to this one alone."""
+        data = self.connection.form.messages(Batch(messages, last), self.connection.cursor_of(self))
+        self._position = last
+        if self.connection.deliver(data):
+            self._count(len(messages), len(data))
+
+    def _count(self, messages: int, size: int) -> None:
+        """Count messages that were sent to this one alone."""
+        connection = self.connection
+        connection.node.counts.delivered(self.channel.namespace.name, connection.transport, messages, size)
+
     def _settle(self) -> None:
         """Nothing is left to catch up with."""
         self._arrived = None
-        self.stage = Stage.SINGLE
+        self.stage = _SINGLE
         self._go_live_if_possible()
 
     def _go_live_if_possible(self) -> None:
         if self._position == self.channel.position and self.connection.shares:
-            self.stage = Stage.LIVE
+            self.stage = _LIVE
             self.channel.go_live(self, self.connection.form)
 
     def offer(self, batch: Batch) -> None:
         """Take a batch that just went to the live ones, as far as it is for this one."""
-        if self.stage is Stage.SINGLE:
+        if self.stage is _SINGLE:
             self._give_single(batch)
         elif self._arrived is not None:
             self._arrived.extend(batch.messages)
@@ -240,30 +294,62 @@ class Subscription:
             if len(messages) < len(batch.messages) or self._position != batch.position:
                 batch = Batch(messages, self._position)
             data = self.connection.form.messages(batch, self.connection.cursor_of(self))
-            if not self.connection.deliver(data):
+            is_latest = self.channel.namespace.slow_reader is SlowReader.LATEST
+            if not (self.connection.deliver_at_once if is_latest else self.connection.deliver)(data):
                 self.refused(position)
                 return
-        if self.stage is Stage.SINGLE:
+            self._count(len(messages), len(data))
+        if self.stage is _SINGLE:
             self._go_live_if_possible()
 
     def refused(self, position: Position) -> None:
         """The connection had no room for what came after a position: it is a slow reader."""
-        if self.channel.namespace.slow_reader is SlowReader.DISCONNECT:
+        policy = self.channel.namespace.slow_reader
+        self.connection.node.counts.slow_readers[policy.value] += 1
+        if policy is SlowReader.DISCONNECT:
             self.connection.disconnect(Disconnect.SLOW_READER)
             return
         self._leave_live()
-        self.stage = Stage.BEHIND
+        self.stage = Stage.SKIPPING if policy is SlowReader.LATEST else Stage.BEHIND
         self._position = position
+
+    @property
+    def awaits_room(self) -> bool:
+        """Whether nothing is delivered before :meth:`resume`."""
+        return self.stage in (Stage.BEHIND, Stage.SKIPPING)
 
     def resume(self) -> None:
         """The connection has room again."""
-        if self.stage is Stage.BEHIND:
-            self.stage = Stage.READING
+        if self.stage is Stage.SKIPPING and self._position.epoch == self.channel.position.epoch:
+            self._skip()
+        elif self.awaits_room:
+            self.stage = _READING
             self._arrived = []
             if self._position == self.channel.position:
                 self._settle()
             else:
                 self._read()
+
+    def _skip(self) -> None:
+        """Go on with the newest message, and tell if there were others between."""
+        now, newest = self.channel.position, self.channel.newest
+        if now.offset > self._position.offset:
+            if newest is None or newest.position != now:
+                newest, start = None, now
+            else:
+                start = Position(now.epoch, now.offset - 1)
+            if start != self._position:
+                self._position = start
+                self.connection.counts.gaps += 1
+                self.connection.push(GapPush(self.channel.name, start, Gap.SKIPPED))
+                if self.ended:
+                    return
+            if newest is not None:
+                # Even if the gap alone has filled the buffer: else others might take all the room, again and again.
+                self._send([newest], now)
+                if self.ended:
+                    return
+        self._settle()
 
     def retry(self) -> None:
         """History may be readable again."""
@@ -273,13 +359,14 @@ class Subscription:
 
     def interrupted(self, gap: Gap, before: Position) -> None:
         """The channel itself lost messages after the position ``before``, and goes on from its new one."""
-        if self.stage is Stage.LIVE or (self.stage is Stage.SINGLE and self._position == before):
+        if self.stage is _LIVE or (self.stage is _SINGLE and self._position == before):
             self._leave_live()
             self._position = self.channel.position
+            self.connection.counts.gaps += 1
             self.connection.push(GapPush(self.channel.name, self._position, gap))
             if not self.ended:
                 self._settle()
-        elif self.stage is Stage.SINGLE:
+        elif self.stage is _SINGLE:
             # It was ahead of the channel: history knows whether anything is missing from there.
             self._arrived = []
             self._read()
@@ -295,11 +382,11 @@ class Subscription:
         self._arrived = self._page = None
 
     def _leave_live(self) -> None:
-        if self.stage is Stage.LIVE:
+        if self.stage is _LIVE:
             self._position = self.channel.position
             self.channel.leave_live(self, self.connection.form)
             self.channel.waiting[self] = None
-            self.stage = Stage.SINGLE
+            self.stage = _SINGLE
 
 
 def _chunks(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

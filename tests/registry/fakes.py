@@ -38,6 +38,8 @@ NAMESPACES = [
     Namespace(name="short", history_size=3),
     Namespace(name="none"),
     Namespace(name="strict", history_size=1000, slow_reader=SlowReader.DISCONNECT),
+    Namespace(name="latest", history_size=1000, slow_reader=SlowReader.LATEST),
+    Namespace(name="bare", slow_reader=SlowReader.LATEST),
     Namespace(name="here", history_size=1000, presence=True, join_leave=True),
     Namespace(name="quiet", history_size=1000, presence=True),
     Namespace(name="closed", history_size=1000, subscribe=Access.SERVER, presence=True),
@@ -295,6 +297,7 @@ class FakeSink:
 
     :ivar room: How many bytes its buffer takes before it is full; :obj:`None` for any number.
     :ivar ends_at_once: Whether the transport is gone as soon as it was finished or aborted.
+    :ivar is_straight: Whether the fan-out may write to it without asking.
     :ivar ends_after_write: Whether it is gone after one write, as a poll is.
     :ivar broken: What each use raises.
     """
@@ -311,6 +314,7 @@ class FakeSink:
         self.buffered = 0
         self.ends_at_once = False
         self.ends_after_write = False
+        self.is_straight = True
         self.broken: Exception | None = None
 
     @property
@@ -324,6 +328,11 @@ class FakeSink:
         self.connection.resumeProducing()
 
     # ISink
+
+    @property
+    def straight(self) -> FakeSink | None:
+        """Itself, unless a write ends it."""
+        return self if self.is_straight and not self.ends_after_write else None
 
     def write(self, data: bytes) -> None:
         """Take bytes."""

@@ -357,6 +357,18 @@ class HeartbeatTests(SynchronousTestCase):
             firsts.append(self.beats(self.world.connect(), 31)[0])
         self.assertEqual(firsts, [30, 23, 16])
 
+    def test_spread_of_streams(self) -> None:
+        """So do those of streams."""
+        self.world.chance = 0.5
+        self.assertEqual(self.beats(self.world.connect(SSE, transport="sse"), 31), [23])
+
+    def test_first_beat(self) -> None:
+        """Whoever has chance in its interval already, as a poll, says when its first one is."""
+        self.world.chance = 0.5
+        sink = self.world.connect(SSE, transport="sse", opened=False)
+        sink.connection.opened(12.0)
+        self.assertEqual(self.beats(sink, 40), [12])
+
     def test_dead_peer(self) -> None:
         """A duplex peer that was silent for an interval and the grace is closed with 4001, and not before."""
         sink = self.world.connect()

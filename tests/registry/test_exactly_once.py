@@ -34,6 +34,7 @@ from rtpush.protocol.limits import Limits
 from rtpush.protocol.position import Position, parse_cursor
 from rtpush.protocol.sse import event
 from rtpush.registry import channel as channel_module
+from rtpush.registry import reading as reading_module
 from rtpush.registry import subscription as subscription_module
 from rtpush.registry.subscription import Since, Stage
 from tests.protocol.parsers import read_events, read_frames
@@ -152,7 +153,12 @@ class Client:
         last = self.places[channel]
         position = Position(push["epoch"], push["offset"])
         history = self.world.broker.history_of(channel)
-        if last is not None and last.epoch == history.epoch:
+        if push["reason"] == "skipped":
+            assert self.world.node.namespaces.of(channel).slow_reader is SlowReader.LATEST
+            assert last is not None
+            assert position.epoch == last.epoch
+            assert position.offset > last.offset, "nothing was skipped"
+        elif last is not None and last.epoch == history.epoch:
             kept = range(history.top - len(history) + 1, history.top + 1)
             assert last.offset + 1 not in kept, f"a gap after {last} was told, but nothing is lost"
             assert last.offset != history.top or position.epoch != last.epoch, "a gap where there is nothing new"
@@ -415,6 +421,22 @@ class ExactlyOnce(RuleBasedStateMachine):
         tops = [position for name, position in self.broker.published if name == channel]
         self.broker.compare(channel, tops[-back] if 0 < back <= len(tops) else None)
 
+    @rule()
+    def grow_old(self) -> None:
+        """What was read for those who came together is kept no longer."""
+        for channel in self.world.node.channels.values():
+            if channel.reads is not None:
+                channel.reads.tick()
+
+    @rule(missed=st.integers(1, 9), received=st.integers(0, 3))
+    def storm(self, missed: int, received: int) -> None:
+        """All are cut at once, each at another place, and come back together."""
+        for number, client in enumerate(self.clients):
+            if client.is_connected:
+                client.cut(received + number % 3)
+        self.publish(CHANNELS[0], missed, True, "turn")
+        self.connect_again()
+
     @rule(channel=_channels, count=st.integers(0, 5))
     def begin_anew(self, channel: str, count: int) -> None:
         """Have the broker lose a channel, and go on."""
@@ -569,6 +591,9 @@ class ExactlyOnce(RuleBasedStateMachine):
         assert self.world.node.connections == {}
         assert self.world.node.channels == {}
         assert self.broker.subscribed == set()
+        self.world.wait(12)
+        assert self.world.node.shared_bytes == 0
+        assert len(self.world.node.deadlines) == 0
 
 
 class ExactlyOnceTests(SynchronousTestCase):
@@ -580,4 +605,7 @@ class ExactlyOnceTests(SynchronousTestCase):
         self.patch(subscription_module, "_CHUNK_BYTES", 8)
         self.patch(channel_module, "_SYNC_PAGE", 4)
         self.patch(channel_module, "_MAX_INCOMING", 5)
+        self.patch(channel_module, "_BATCH_BYTES", 450)
+        self.patch(reading_module, "_MOST_MESSAGES", 7)
+        self.patch(reading_module, "_SERVED_AT_ONCE", 2)
         run_state_machine_as_test(ExactlyOnce, settings=settings(max_examples=100, stateful_step_count=40))

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from rtpush.protocol.codecs import JSON, MSGPACK
 from rtpush.protocol.forms import POLL, SSE, Batch, CursorOf, RawForm, WebSocketForm, WireForm
 from rtpush.protocol.pushes import Push
-from rtpush.registry.subscription import Since
+from rtpush.registry import channel as channel_module
+from rtpush.registry.subscription import Since, Stage
 from tests.protocol.parsers import read_frames
 from tests.registry.fakes import FakeSink, World, got
 
@@ -82,6 +83,43 @@ class FanOutTests(SynchronousTestCase):
         self.world.turn()
         self.assertEqual(form.counts, [4])
 
+    def test_very_much(self) -> None:
+        """What is very much for one batch goes out in several, and is all there at the end of the turn."""
+        self.patch(channel_module, "_BATCH_BYTES", 3 * (1 + channel_module._OVERHEAD))
+        form = CountingForm("one")
+        sinks = [self.connect(form) for _ in range(2)]
+        self.world.broker.emit("a:x", 1, 2)
+        self.world.broker.emit("a:x", 3, 4, history=False)
+        self.world.broker.emit("a:x", 5, 6, 7)
+        self.world.turn()
+        self.assertEqual(form.counts, [3, 3, 1])
+        self.assertEqual([sink.written for sink in sinks], [[b"123", b"456", b"7"]] * 2)
+
+    def test_very_large(self) -> None:
+        """A message that is larger than a batch should be is one."""
+        self.patch(channel_module, "_BATCH_BYTES", 1)
+        form = CountingForm("one")
+        sink = self.connect(form)
+        self.world.broker.emit("a:x", 1, 2, 3)
+        self.world.turn()
+        self.assertEqual(form.counts, [1, 1, 1])
+        self.assertEqual(sink.written, [b"1", b"2", b"3"])
+
+    def test_slow_amid_very_much(self) -> None:
+        """A reader that is full after a part is behind from there, and has all when it reads again."""
+        self.patch(channel_module, "_BATCH_BYTES", 1)
+        sink = self.connect()
+        sink.room = 0
+        self.world.node.limits = attrs.evolve(self.world.node.limits, queue_bytes=100)
+        self.world.broker.emit("a:x", *range(10, 30))
+        self.world.turn()
+        self.assertIs(sink.connection.subscriptions["a:x"].stage, Stage.BEHIND)
+        self.assertLess(len(got(sink)), 3)
+        self.assertLessEqual(sink.connection.queued, 100)
+        sink.room = None
+        sink.drain()
+        self.assertEqual(got(sink), list(range(10, 30)))
+
     def test_equal_forms_are_one(self) -> None:
         """Two connections that chose the same options share their bytes."""
         sinks = [self.connect(WebSocketForm(JSON)) for _ in range(2)]
@@ -150,11 +188,11 @@ class FanOutTests(SynchronousTestCase):
     def answering(self, then: Callable[[], Any], *channels: str) -> FakeSink:
         """Connect a poll whose answer brings something about at once, as the next request on its connection does."""
         sink = self.world.connect(POLL, transport="longpoll")
+        sink.ends_after_write = True
         for channel in channels or ("a:x",):
             sink.connection.subscribe(channel, Since.NOW)
         for channel in channels or ("a:x",):
             sink.connection.go(channel)
-        sink.ends_after_write = True
         lost = sink.connection.lost
         write = sink.write
 
@@ -204,6 +242,10 @@ class FanOutTests(SynchronousTestCase):
         others: list[FakeSink] = []
         self.answering(lambda: [sink.connection.unsubscribe("a:x") for sink in others])
         others += [self.connect(), self.connect(CountingForm("one"))]
+        for sink in others:
+            # Those that are written to straight have it before anybody else.
+            sink.is_straight = False
+            sink.connection._go_straight_or_not()
         self.world.broker.emit("a:x", 7)
         self.world.turn()
         self.assertEqual([sink.written for sink in others], [[], []])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,15 +14,16 @@ from zope.interface.verify import verifyObject
 
 import rtpush
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.interfaces import IBrokerReceiver, IHealthCheck
-from rtpush.protocol.channel import Access
+from rtpush.interfaces import IBrokerReceiver, IHealthCheck, IReconfigurable
+from rtpush.protocol.backoff import Backoff
+from rtpush.protocol.channel import Access, Namespace, SlowReader
 from rtpush.protocol.commands import HistoryQuery, Publication
 from rtpush.protocol.limits import Limits
 from rtpush.protocol.message import Kind, Message, Payload
 from rtpush.protocol.position import Position
 from rtpush.protocol.pushes import PresenceEntry
 from rtpush.registry.subscription import Since
-from tests.registry.fakes import FakeBroker, PresenceBroker, World, payload, pushed
+from tests.registry.fakes import NAMESPACES, FakeBroker, PresenceBroker, World, payload, pushed
 
 
 @implementer(IHealthCheck)
@@ -160,6 +163,46 @@ class AskTests(SynchronousTestCase):
             found.add(self.node.retry_after())
         self.assertEqual(found, {1, 2, 3, 4, 5})
 
+    def test_admission(self) -> None:
+        """So many clients are let in at once and then a second; the others are told when it is their turn."""
+        self.world = World(limits=Limits(connect_rate=10, connect_burst=20))
+        self.node = self.world.node
+
+        def come(count: int) -> list[int]:
+            afters = []
+            for _ in range(count):
+                try:
+                    self.node.admit()
+                except RtpushError as error:
+                    self.assertIs(error.kind, ErrorCode.UNAVAILABLE)
+                    afters.append(self.node.retry_after())
+            return afters
+
+        self.assertEqual(come(20), [])
+        afters = come(300)
+        self.assertEqual(afters, [1 + number // 10 for number in range(1, 301)])
+        self.assertEqual(self.node.counts.turned_away, 300)
+        self.world.clock.advance(2)
+        self.assertEqual(len(come(30)), 10)
+        # Whose turn is very late comes back before it, by chance, and is told again.
+        come(1000)
+        self.world.chance = 0.5
+        self.assertEqual(come(1), [31])
+
+    def test_admission_is_changed(self) -> None:
+        """Other limits hold at once."""
+        node = self.node
+        node.reconfigure(
+            NAMESPACES,
+            limits=Limits(connect_rate=1, connect_burst=2),
+            backoff=Backoff(),
+            heartbeat=30,
+            heartbeat_grace=10,
+        )
+        node.admit()
+        node.admit()
+        self.assertRaises(RtpushError, node.admit)
+
     def test_message_for_nobody(self) -> None:
         """A message of a channel that nobody here follows is for nobody."""
         self.node.received(Message("a:z", payload(7), None, Position("e1", 1)))
@@ -245,3 +288,51 @@ class LifeTests(SynchronousTestCase):
             world.broker.calls.clear()
             call.answer.errback(failure)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), logged)
+
+    def _reconfigure(self, world: World, namespaces: list[Namespace], **settings: Any) -> None:
+        settings = {"limits": Limits(), "backoff": Backoff(), "heartbeat": 30.0, "heartbeat_grace": 10.0, **settings}
+        world.node.reconfigure(namespaces, **settings)
+
+    def test_reconfigure(self) -> None:
+        """Other settings count at once, for channels that are there too; nobody is dropped for it."""
+        world = World()
+        sink = world.connect()
+        world.follow(sink, "a:x")
+        world.follow(sink, "short:x")
+        world.settle()
+        strict = Namespace(name="a", slow_reader=SlowReader.DISCONNECT)
+        limits, backoff = Limits(message_bytes=1), Backoff(3, 4, 5)
+        self._reconfigure(
+            world, [strict], limits=limits, backoff=backoff, heartbeat=20.0, heartbeat_grace=60.0
+        )
+        self.assertIs(world.node.channels["a:x"].namespace, strict)
+        self.assertEqual(world.node.channels["short:x"].namespace.name, "short")
+        self.assertIs(world.node.limits, limits)
+        self.assertIs(world.node.backoff, backoff)
+        self.assertEqual((world.node.heartbeat, world.node.heartbeat_grace), (20.0, 20.0))
+        self.assertIsNone(sink.finished)
+        self.failureResultOf(world.node.publish(Publication("short:x", payload(1)), Access.SERVER), RtpushError)
+
+    def test_presence_is_changed(self) -> None:
+        """Who is in a channel is listed from when its namespace says so, and no more when it does not."""
+        world = World(broker=PresenceBroker)
+        for name in ("here:x", "a:x"):
+            world.follow(world.connect(), name)
+        world.settle()
+        broker: Any = world.broker
+        self.assertEqual({name for name, present in broker.present.items() if present}, {"here:x"})
+        self._reconfigure(world, [Namespace(name="here"), Namespace(name="a", presence=True)])
+        world.settle()
+        self.assertEqual({name for name, present in broker.present.items() if present}, {"a:x"})
+
+    def test_broker_is_told(self) -> None:
+        """A broker that wants to hears of it."""
+        told: list[object] = []
+
+        @implementer(IReconfigurable)
+        class Curious(FakeBroker):
+            def reconfigured(self, namespaces: Sequence[Namespace], message_bytes: int) -> None:
+                told.append((namespaces, message_bytes))
+
+        self._reconfigure(World(broker=Curious), NAMESPACES, limits=Limits(message_bytes=7))
+        self.assertEqual(told, [(NAMESPACES, 7)])

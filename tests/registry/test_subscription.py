@@ -501,6 +501,183 @@ class PagingTests(SynchronousTestCase):
         self.assertEqual(sink.finished[1:], (4000, "slow_reader"))
         self.assertEqual(self.world.node.channels, {})
 
+    def test_latest(self) -> None:
+        """Where only the newest counts, a slow reader gets that alone when it reads again, and hears of the others."""
+        for channel in ("latest:x", "bare:x"):
+            slow, quick = self.world.connect(), self.world.connect()
+            for sink in (slow, quick):
+                self.world.follow(sink, channel)
+            self.world.settle()
+            slow.room = 150
+            for number in self.numbers(10, 60):
+                self.broker.emit(channel, number)
+                self.world.settle()
+            self.assertEqual(got(quick), self.numbers(10, 60))
+            before = got(slow)
+            self.assertLess(len(before), 5)
+            self.assertEqual(slow.connection.queued, 0)
+            self.assertIs(slow.connection.subscriptions[channel].stage, Stage.SKIPPING)
+            slow.room = None
+            slow.drain()
+            self.assertEqual(self.broker.calls, [])
+            self.broker.emit(channel, 60)
+            self.world.settle()
+            self.assertEqual(got(slow), [*before, 59, 60])
+            epoch = self.broker.top(channel).epoch
+            gap = {"channel": channel, "epoch": epoch, "offset": 49, "reason": "skipped"}
+            self.assertEqual(pushed(slow, "gap"), [gap])
+            # The gap comes before the message that follows on it.
+            self.assertEqual([next(iter(frame)) for frame in frames(slow)][-3:], ["gap", "message", "message"])
+            self.assertIs(slow.connection.subscriptions[channel].stage, Stage.LIVE)
+            self.assertEqual((pushed(quick, "gap"), slow.connection.counts.gaps), ([], 1))
+            slow.connection.counts.gaps = 0
+        self.assertEqual(self.world.node.counts.slow_readers, {"latest": 2})
+
+    def test_latest_of_one(self) -> None:
+        """If that was the only one, nothing was skipped, and nothing is told."""
+        sink = self.world.connect(room=0)
+        self.world.follow(sink, "latest:x")
+        self.world.settle()
+        self.broker.emit("latest:x", 10)
+        self.world.settle()
+        self.broker.emit("latest:x", 11, history=False)
+        self.world.settle()
+        sink.room = None
+        sink.drain()
+        self.assertEqual((got(sink), pushed(sink, "gap")), ([10], []))
+        self.assertIs(sink.connection.subscriptions["latest:x"].stage, Stage.LIVE)
+
+    def test_latest_of_none(self) -> None:
+        """If only volatile messages were skipped, there is nothing to tell, as they come at most once."""
+        sink = self.world.connect(room=0)
+        self.world.follow(sink, "latest:x")
+        self.world.settle()
+        self.broker.emit("latest:x", 10, 11, history=False)
+        self.world.settle()
+        sink.drain()
+        self.assertEqual([*frames(sink)][1:], [])
+        self.assertIs(sink.connection.subscriptions["latest:x"].stage, Stage.LIVE)
+
+    def test_latest_again(self) -> None:
+        """One whose buffer is full of the gap alone has its message too, and is slow again for the next one."""
+        sink = self.world.connect(room=0)
+        self.world.follow(sink, "latest:x")
+        self.world.settle()
+        self.broker.emit("latest:x", 10, 11, 12)
+        self.world.settle()
+        sink.drain()
+        self.assertTrue(sink.connection.paused)
+        self.broker.emit("latest:x", 13, 14)
+        self.world.settle()
+        for _ in range(3):
+            sink.drain()
+            self.world.settle()
+        self.assertEqual([gap["offset"] for gap in pushed(sink, "gap")], [2, 4])
+        self.assertEqual(got(sink), [12, 14])
+
+    def test_latest_is_lost(self) -> None:
+        """If the channel itself has lost the newest one, the gap is all there is to tell."""
+        sink = self.world.connect(room=0)
+        self.world.follow(sink, "bare:x")
+        self.world.settle()
+        self.broker.emit("bare:x", 10, 11)
+        self.world.settle()
+        self.broker.emit("bare:x", 12, 13)
+        self.broker.drop(1)
+        self.world.settle()
+        sink.room = None
+        sink.drain()
+        self.broker.emit("bare:x", 14)
+        self.world.settle()
+        self.assertEqual([(gap["offset"], gap["reason"]) for gap in pushed(sink, "gap")], [(4, "skipped")])
+        self.assertEqual(got(sink), [14])
+
+    def test_latest_in_a_new_epoch(self) -> None:
+        """If history began again meanwhile, that is what is told."""
+        sink = self.world.connect(room=0)
+        self.world.follow(sink, "latest:x")
+        self.world.settle()
+        self.broker.emit("latest:x", 10)
+        self.world.settle()
+        self.broker.begin_anew("latest:x")
+        self.broker.emit("latest:x", 11, 12)
+        self.world.settle()
+        sink.room = None
+        sink.drain()
+        self.world.settle()
+        self.broker.emit("latest:x", 13)
+        self.world.settle()
+        self.assertEqual([gap["reason"] for gap in pushed(sink, "gap")], ["epoch_changed"])
+        self.assertEqual(got(sink)[-1], 13)
+
+    def test_latest_recovers(self) -> None:
+        """Who comes back with a position gets all since then: it is not slow for having been away."""
+        self.broker.emit("latest:x", *self.numbers(10, 60))
+        sink = self.world.connect(room=150)
+        self.world.follow(sink, "latest:x", Position("e1", 5))
+        self.world.settle()
+        self.drain(sink)
+        self.assertEqual((got(sink), pushed(sink, "gap")), (self.numbers(15, 60), []))
+
+    def test_latest_of_several_channels(self) -> None:
+        """In a stream of several channels each has its newest message, with a cursor that is right all the way."""
+        sink = self.world.connect(SSE_ENVELOPE, transport="sse", room=100)
+        follow_all(self.world, sink, "latest:x", "a:y", "latest:z")
+        for number in self.numbers(10, 40):
+            for place, channel in enumerate(("latest:x", "a:y", "latest:z")):
+                self.broker.emit(channel, number + 30 * place)
+            self.world.settle()
+        stages = [subscription.stage for subscription in sink.connection.order]
+        self.assertEqual(stages, [Stage.SKIPPING, Stage.BEHIND, Stage.SKIPPING])
+        self.drain(sink)
+        places = {"latest:x": 0, "a:y": 0, "latest:z": 0}
+        skips = 0
+        for name, data, last_id in events(sink):
+            told = json.loads(data)
+            if name == "gap":
+                skips += 1
+                self.assertGreater(told["offset"], places[told["channel"]])
+                self.assertTrue(told["channel"].startswith("latest"))
+            else:
+                self.assertEqual(told["offset"], places[told["channel"]] + 1)
+            places[told["channel"]] = told["offset"]
+            self.assertEqual(last_id, ",".join(f"e{n}:{place}" for n, place in enumerate(places.values(), 1)))
+        self.assertEqual(places, dict.fromkeys(places, 30))
+        self.assertEqual(skips, 2)
+
+    def test_latest_raw(self) -> None:
+        """A form without room for gaps ends with one, and the client comes back to the newest message."""
+        sink = self.world.connect(RawForm(), room=0)
+        sink.connection.subscribe("latest:x", Since.NOW)
+        self.world.settle()
+        sink.connection.go("latest:x")
+        self.broker.emit("latest:x", 10)
+        self.world.settle()
+        self.broker.emit("latest:x", 11, 12, 13)
+        self.world.settle()
+        sink.drain()
+        assert sink.finished is not None
+        self.assertEqual(sink.finished[1:], (4002, "e1:3"))
+
+    def test_room_is_shared(self) -> None:
+        """Each channel of a reader has its turn, though one is enough to fill its buffer again and again."""
+        sink = self.world.connect(room=0)
+        channels = ("a:x", "latest:y", "a:z")
+        for channel in channels:
+            self.world.follow(sink, channel)
+            self.world.settle()
+        heard = set()
+        for number in self.numbers(10, 90):
+            for channel in channels:
+                self.broker.emit(channel, number)
+            self.world.settle()
+            if number > 20:
+                sink.drain()
+                self.world.settle()
+        for push in pushed(sink, "message"):
+            heard.add(push["channel"])
+        self.assertEqual(heard, set(channels))
+
     def test_slow_reader_of_several_channels(self) -> None:
         """One that is served alone fares the same, and its cursor is right all the way."""
         sink = self.world.connect(SSE_ENVELOPE, transport="sse", room=100)
