@@ -15,38 +15,59 @@ from rtpush.protocol.commands import HistoryQuery, Ping, PresenceQuery, Publish,
 from rtpush.protocol.position import Position
 from rtpush.protocol.pushes import PresenceEntry
 from rtpush.protocol.recovery import Page
+from rtpush.registry.credentials import Credentials
 from rtpush.registry.node import Node
 from rtpush.transports.http import error_of
 
 __all__ = ["error_reply", "history_result", "perform", "presence_result", "publish_result"]
 
 
-def perform(node: Node, codec: Codec, request: Request, access: Access) -> Deferred[dict[str, Any]]:
-    """
-    Do what a command asks for.
+_CLIENT = Access.ANYONE
 
+
+def perform(
+    node: Node, codec: Codec, request: Request, credentials: Credentials | None, road: str
+) -> Deferred[dict[str, Any]]:
+    """
+    Do what a command of a client asks for.
+
+    :param credentials: What the client has shown.
+    :param road: How it came: ``websocket`` or ``emit``.
     :returns: The content of the reply.
     :raises RtpushError: if the command is malformed, or is not for here. The Deferred fails with the same.
     """
     match request.command:
         case Publish() as publish:
-            return node.publish(codec.publication(publish), access).addCallback(publish_result)
+            published = node.publish(codec.publication(publish), _CLIENT, road, credentials)
+            return published.addCallback(publish_result)
         case HistoryQuery() as query:
-            return node.history(query, access).addCallback(history_result, codec)
+            page = node.history(query, _CLIENT, credentials).addCallback(_as_much_as, node.limits.queue_bytes)
+            return page.addCallback(history_result, codec)
         case PresenceQuery() as query:
-            return node.presence(query.channel, access).addCallback(presence_result)
+            return node.presence(query.channel, _CLIENT, credentials).addCallback(presence_result)
         case Ping():
             return succeed({})
         case Refresh():
-            raise RtpushError(ErrorCode.NOT_AVAILABLE, "there is no token to refresh: this server takes none")
+            raise RtpushError(ErrorCode.NOT_AVAILABLE, "there is no token to refresh: a new one comes with a request")
     raise RtpushError(ErrorCode.BAD_REQUEST, f"{request.name} is not a command for this transport")
 
 
-def error_reply(failure: Failure) -> dict[str, Any]:
+def _as_much_as(page: Page, most: int) -> Page:
+    """Return the beginning of a page with so many bytes at most, or one message: a reply waits for its reader whole."""
+    size = 0
+    for index, message in enumerate(page.messages):
+        size += len(message.payload.data)
+        if size > most and index:
+            return Page(page.messages[:index], page.top, page.gap)
+    return page
+
+
+def error_reply(failure: Failure, node: Node) -> dict[str, Any]:
     """Return what stands in the place of a result when one of several commands fails."""
     error = error_of(failure)
     if error is None:
         failure.raiseException()
+    node.counts.refused(error.kind)
     return {"error": error.as_dict()}
 
 

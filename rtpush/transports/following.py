@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import attrs
 from twisted.internet.defer import gatherResults, succeed
 from twisted.python.failure import Failure
 
+from rtpush.auth.permissions import Action
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.protocol.channel import Access, Namespaces
 from rtpush.protocol.commands import read_json
 from rtpush.protocol.lifecycle import State
 from rtpush.protocol.position import BadCursor, Position, parse_cursor
 from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
+from rtpush.registry.credentials import Credentials
+from rtpush.registry.node import Node
 from rtpush.registry.subscription import Since
-from rtpush.transports.http import Query, Request, answer_error, error_of
+from rtpush.transports.http import Request, answer_error, answer_with, error_of
+from rtpush.transports.query import Query
 
-__all__ = ["Following", "checked_info", "follow", "read_since", "refuse"]
+__all__ = ["Following", "checked_info", "follow", "following_of", "read_since", "refuse"]
+
+#: How many of these are remembered, and the longest of what says them, in bytes.
+_MAX_KNOWN = 1000
+_MAX_KNOWN_SIZE = 512
 
 #: The most that a client may say of itself.
 MAX_INFO_BYTES = 4096
@@ -30,45 +38,70 @@ class Following:
     Channels in the order of the cursor, and where each begins.
 
     :ivar info: What the client says of itself, as JSON.
+    :ivar goes_on: Whether the client has been here before, and goes on from where it was.
     """
 
-    channels: list[str]
-    starts: list[Position | Since]
+    channels: Sequence[str]
+    starts: Sequence[Position | Since]
     info: bytes
+    goes_on: bool
 
-    @classmethod
-    def of(cls, request: Request, query: Query) -> Following:
+    def check(self, node: Node, credentials: Credentials | None) -> None:
         """
-        Read the query and ``Last-Event-ID``, which wins: it is newer when a browser reconnects by itself.
+        Check that there are these channels, for a client.
 
-        :raises RtpushError: if there is no channel, one is there twice, or the cursor does not fit.
-        """
-        channels = query.several("channel")
-        if not channels or "" in channels:
-            raise RtpushError(ErrorCode.BAD_REQUEST, "there is no channel: expected ?channel=NAME")
-        if len(set(channels)) < len(channels):
-            raise RtpushError(ErrorCode.BAD_REQUEST, "a channel is named twice")
-        starts: list[Position | Since] = [read_since(query.one("since"))] * len(channels)
-        cursor = (request.getHeader(b"last-event-id") or b"").decode("latin-1") or query.one(
-            "cursor", "last_event_id", "lastEventID"
-        )
-        if cursor:
-            try:
-                positions = parse_cursor(cursor, len(channels))
-            except BadCursor as error:
-                raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
-            starts = [Since.NOW if position is None else position for position in positions]
-        return cls(channels, starts, checked_info((query.one("info") or "").encode()))
-
-    def check(self, namespaces: Namespaces) -> None:
-        """
-        Check that there are these channels, for clients.
-
-        :raises RtpushError: ``bad_channel``, ``unknown_channel`` or ``permission_denied``.
+        :raises RtpushError: ``bad_channel``, ``unknown_channel``, ``permission_denied`` or ``unauthorized``.
         """
         for channel in self.channels:
-            if namespaces.of(channel).subscribe is not Access.ANYONE:
-                raise RtpushError(ErrorCode.PERMISSION_DENIED, f"clients may not subscribe to {channel!r}")
+            error = node.refusal(credentials, Action.SUBSCRIBE, channel, node.namespaces.of(channel))
+            if error is not None:
+                raise error
+
+    def check_tokens(self, credentials: Credentials | None) -> None:
+        """
+        Check that each token for a channel is for one of these.
+
+        :raises RtpushError: ``permission_denied`` if one is not.
+        """
+        if credentials is not None:
+            for grant in credentials.grants():
+                if grant.channel and grant.channel not in self.channels:
+                    raise RtpushError(
+                        ErrorCode.PERMISSION_DENIED, f"there is a token for {grant.channel!r}, which is not followed"
+                    )
+
+
+def following_of(request: Request, query: Query) -> Following:
+    """
+    Read the query and ``Last-Event-ID``, which wins: it is newer when a browser reconnects by itself.
+
+    :raises RtpushError: if there is no channel, one is there twice, or the cursor does not fit.
+    """
+    last_event_id = request.getHeader(b"last-event-id") or b""
+    # What many clients send is read once, and shared.
+    is_short = len(request.uri) + len(last_event_id) <= _MAX_KNOWN_SIZE and b"token=" not in request.uri
+    return (_known if is_short else _read)(query, last_event_id)
+
+
+def _read(query: Query, last_event_id: bytes) -> Following:
+    channels = query.several("channel")
+    if not channels or "" in channels:
+        raise RtpushError(ErrorCode.BAD_REQUEST, "there is no channel: expected ?channel=NAME")
+    if len(set(channels)) < len(channels):
+        raise RtpushError(ErrorCode.BAD_REQUEST, "a channel is named twice")
+    starts: list[Position | Since] = [read_since(query.one("since"))] * len(channels)
+    cursor = last_event_id.decode("latin-1") or query.one("cursor", "last_event_id", "lastEventID")
+    if cursor:
+        try:
+            positions = parse_cursor(cursor, len(channels))
+        except BadCursor as error:
+            raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
+        starts = [Since.NOW if position is None else position for position in positions]
+    info = checked_info((query.one("info") or "").encode())
+    return Following(channels, starts, info, any(isinstance(start, Position) for start in starts))
+
+
+_known = lru_cache(_MAX_KNOWN)(_read)
 
 
 def read_since(text: str | None) -> Since:
@@ -103,16 +136,20 @@ def follow(
     following: Following,
     followed: Callable[[list[Subscribed]], object],
     refused: Callable[[Failure], object],
+    credentials: Credentials | None = None,
 ) -> None:
     """
     Subscribe a connection to everything; nothing is delivered yet.
+
+    :param credentials: What its client has shown.
 
     :param followed: Called with where delivery begins, for each channel: at once if that is known.
     :param refused: Called if one cannot be followed, with a failure whose value is mostly :class:`RtpushError`; also if
         ``followed`` fails.
     """
-    connection.info = following.info
+    connection.introduce(credentials, following.info)
     try:
+        following.check_tokens(credentials)
         begun = [
             connection.subscribe(channel, start)
             for channel, start in zip(following.channels, following.starts, strict=True)
@@ -136,8 +173,6 @@ def refuse(failure: Failure, connection: Connection, request: Request) -> None:
     if connection.state is State.CONNECTING and error is not None:
         connection.closing()
         body = answer_error(request, error)
-        request.setHeader(b"content-length", b"%d" % len(body))
-        request.write(body)
-        request.finish()
+        answer_with(request, body)
     elif connection.state is not State.CLOSED:
         connection.failed("opening", failure)

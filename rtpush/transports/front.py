@@ -1,6 +1,6 @@
 """
-The front door: HTTP/1.1 connections, read by llhttp, with lean requests for the resources that clients use all the
-time.
+The front door: HTTP/1.1 connections, with lean requests for the resources that clients use all the time. Plain ones are
+read at once, all others by llhttp.
 
 All else (static files, the demo, whatever llhttp does not take for HTTP) is twisted.web's: a connection whose next
 request is none of ours is handed over to it, for good.
@@ -11,32 +11,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import httptools
-from twisted.internet.interfaces import IProtocol, IPushProducer
+from twisted.internet.interfaces import IHandshakeListener, IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
-from rtpush.errors import ErrorCode, RtpushError
-from rtpush.transports.request import Fields, LeanRequest
+from rtpush.errors import RtpushError
+from rtpush.transports.heads import read_line
+from rtpush.transports.parser import HeadTooLarge, RequestParser
+from rtpush.transports.request import LeanRequest
 
 if TYPE_CHECKING:
-    from rtpush.transports.http import PushSite
+    from rtpush.transports.site import PushSite
 
-__all__ = ["DISCARD_FACTOR", "HttpConnection", "RequestParser"]
-
-#: The most bytes that the head of a request may have, and its fields.
-_MAX_HEAD = 16384
-_MAX_FIELDS = 500
-
-#: The most bytes that may come before a chunk of a body.
-_MAX_CHUNK_LINE = 4096
+__all__ = ["HttpConnection", "ProxiedConnection"]
 
 #: How many bytes that nobody has asked for yet are kept before reading stops.
 _MAX_WAITING = 16384
-
-#: A body that is too large is read on to its end, so that the client can read why it was refused, up to so many times
-#: the limit.
-DISCARD_FACTOR = 16
 
 #: The methods that llhttp is asked to read. It refuses those that it does not know, which are to be told otherwise.
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"DELETE", b"PATCH"})
@@ -44,145 +35,17 @@ _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"DELETE", b
 _WITHOUT_BODY = frozenset({b"GET", b"HEAD"})
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-#: The versions that are taken, as llhttp and HTTP call them.
-_VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
-
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class _TooLarge(Exception):
-    """The head of a request is too large, or its body does not end."""
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
 
 
-class RequestParser:
-    """
-    llhttp, and what it has told. It belongs to a connection while a request is read, and to nobody between two.
-
-    :ivar done: The requests that are complete; with each, whether the connection persists after it, and why it is
-        refused, if it is.
-    :ivar inside: Whether a request has begun that is not complete.
-    :ivar in_body: Whether its head is complete.
-    :ivar is_spent: Whether it reads no more, since the last request was to be the last one.
-    """
-
-    def __init__(self) -> None:
-        self.done: list[tuple[LeanRequest, bool, RtpushError | None]] = []
-        self.connection: HttpConnection | None = None
-        self.is_spent = False
-        self._llhttp: Any = httptools.HttpRequestParser(self)
-        self._begin()
-
-    def _begin(self) -> None:
-        self.inside = self.in_body = False
-        self._url = b""
-        self._fields: dict[bytes, list[bytes]] = {}
-        self._count = self._size = self._received = 0
-        #: Bytes that came without being anything yet.
-        self._later = 0
-        self._body: list[bytes] | None = []
-
-    def feed(self, data: bytes) -> bytes | None:
-        """
-        Read on.
-
-        :returns: What came after a request that asks for another protocol; :obj:`None` if none did.
-        :raises httptools.HttpParserError: if it is no HTTP, or too large.
-        """
-        was_inside, received = self.inside, self._received
-        try:
-            self._llhttp.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            return data[upgrade.args[0] :]
-        if self.in_body:
-            # What is in the body of a chunked request, and is none of it.
-            self._later = 0 if self._received > received else self._later + len(data)
-            if self._later > _MAX_CHUNK_LINE:
-                raise httptools.HttpParserError("the head of a chunk is too large")
-        elif was_inside and self.inside:
-            # llhttp itself keeps what it has of a field.
-            self._later += len(data)
-            if self._later > _MAX_HEAD:
-                raise httptools.HttpParserError("the head is too large")
-        return None
-
-    def end(self) -> None:
-        """Read no more."""
-        self.connection = None
-        # It knows this object too: without this, both were left to the garbage collector.
-        self._llhttp = None
-
-    # What llhttp calls
-
-    def on_message_begin(self) -> None:
-        self.inside = True
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
-        self._count += 1
-        self._size += len(name) + len(value) + 4
-        if self._size > _MAX_HEAD or self._count > _MAX_FIELDS:
-            raise _TooLarge
-
-    def on_headers_complete(self) -> None:
-        connection = self.connection
-        assert connection is not None
-        if len(self._url) + self._size > _MAX_HEAD:
-            raise _TooLarge
-        self.in_body = True
-        self._later = 0
-        length = self._fields.get(b"content-length")
-        if length is not None and int(length[0]) > connection.site.request_bytes:
-            self._body = None
-        if b"expect" in self._fields and self._fields[b"expect"][-1].lower() == b"100-continue":
-            connection.transport.write(_CONTINUE)
-
-    def on_body(self, data: bytes) -> None:
-        assert self.connection is not None
-        limit = self.connection.site.request_bytes
-        self._received += len(data)
-        if self._received > limit:
-            self._body = None
-            if self._received > limit * DISCARD_FACTOR:
-                raise _TooLarge
-        if self._body is not None:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        connection = self.connection
-        assert connection is not None
-        version = self._llhttp.get_http_version()
-        if version not in _VERSIONS:
-            raise _TooLarge
-        wishes = b",".join(self._fields.get(b"connection", ())).lower()
-        persists = version == "1.1" and b"close" not in [wish.strip() for wish in wishes.split(b",")]
-        body, error = b"", None
-        if self._llhttp.should_upgrade() and self._has_body():
-            # llhttp takes it for the other protocol.
-            persists = False
-            error = RtpushError(ErrorCode.BAD_REQUEST, "a request that asks for another protocol has no body")
-        elif self._body is not None:
-            body = b"".join(self._body)
-        else:
-            limit = connection.site.request_bytes
-            error = RtpushError(ErrorCode.MESSAGE_TOO_LARGE, f"the body is too large: expected {limit} bytes at most")
-        self.is_spent = not self._llhttp.should_keep_alive()
-        method = self._llhttp.get_method()
-        request = LeanRequest(connection, method, self._url, _VERSIONS[version], Fields(self._fields), body)
-        self.done.append((request, persists, error))
-        self._begin()
-
-    def _has_body(self) -> bool:
-        return b"transfer-encoding" in self._fields or int(self._fields.get(b"content-length", [b"0"])[0]) > 0
-
-
-@implementer(IProtocol, IPushProducer)
+@implementer(IHandshakeListener, IPushProducer)
 class HttpConnection:
     """
     A connection.
 
+    :ivar peer: The address of the client, if a proxy has told it at the beginning; else empty.
     :ivar persists: Whether there may be another request after this one.
     """
 
@@ -200,6 +63,8 @@ class HttpConnection:
     )
 
     _log = Logger()
+
+    peer = ""
 
     def __init__(self, site: PushSite) -> None:
         self.site = site
@@ -222,7 +87,16 @@ class HttpConnection:
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
+        self.site.open += 1
         self.site.expect(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is spoken, and the client may have chosen HTTP/2 by it (RFC 9113 section 3.2)."""
+        if self.transport.negotiatedProtocol == b"h2":
+            other = self._upgraded = self.site.build_http2(getattr(self, "peer", ""))
+            self.site.forget(self)
+            self._give_to(other)
+            other.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         self._waiting = self._waiting + data if self._waiting else data
@@ -232,7 +106,8 @@ class HttpConnection:
             self.transport.pauseProducing()
 
     def connectionLost(self, reason: Any) -> None:
-        self.site.expect_nothing(self)
+        self.site.open -= 1
+        self.site.forget(self)
         self.persists = False
         self._waiting, self._queue = b"", None
         self._drop_parser()
@@ -256,10 +131,17 @@ class HttpConnection:
         self.transport.write(head)
         protocol.makeConnection(self.transport)
 
+    def pass_on(self) -> None:
+        """Give what came meanwhile to the protocol that a request was upgraded to after a while."""
+        if not self._is_running and self._upgraded is not None and self._waiting:
+            data, self._waiting = self._waiting, b""
+            self._upgraded.dataReceived(data)
+
     def finished(self) -> None:
         """The answer to the request is finished."""
         self._request = None
-        if not self.persists:
+        if not self.persists or self.site.leaving:
+            self.persists = False
             self._close()
         elif self._is_paused:
             self.site.expect(self)
@@ -306,7 +188,7 @@ class HttpConnection:
             while self._request is None and self._upgraded is None and self.persists and not self._is_paused:
                 if self._queue:
                     self._answer(*self._queue.pop(0))
-                elif not self._waiting or not self._read():
+                elif not self._waiting or not (self._read_plain() or self._read()):
                     break
         finally:
             self._is_running = False
@@ -322,6 +204,29 @@ class HttpConnection:
             # A head has its time as a whole: a byte now and then does not buy more.
             self.site.expect(self, anew=self._parser is not None and self._parser.in_body)
 
+    def _read_plain(self) -> bool:
+        """Take what waits if it begins with a plain request that is there as a whole; tell whether it does."""
+        data = self._waiting
+        end = data.find(b"\r\n\r\n")
+        if self._parser is not None or not 0 < end <= self.site.header_bytes:
+            return False
+        line_end = data.find(b"\r\n")
+        line = read_line(data, line_end)
+        plain = None if line is None else self.site.read_fields(data[line_end:end])
+        if line is None or plain is None:
+            return False
+        method, uri = line
+        body = end + 4
+        after = body + plain.length
+        if len(data) < after or plain.length > self.site.request_bytes or self.site.is_other(uri):
+            return False
+        if plain.upgrades and (plain.length or method not in _WITHOUT_BODY):
+            return False
+        self._waiting = data[after:]
+        request = LeanRequest(self, method, uri, b"HTTP/1.1", plain.fields, data[body:after])
+        self._answer(request, plain.persists, None)
+        return True
+
     def _read(self) -> bool:
         """Take what waits; tell whether there is a request now."""
         if self._parser is None and not self._is_ours():
@@ -333,10 +238,11 @@ class HttpConnection:
         data, self._waiting = self._waiting, b""
         try:
             rest = parser.feed(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, HeadTooLarge) as error:
             self._parser = None
             parser.end()
-            self._refuse()
+            is_large = isinstance(error, HeadTooLarge) or isinstance(error.__context__, HeadTooLarge)
+            self._refuse(_HEAD_TOO_LARGE if is_large else _BAD_REQUEST)
             return False
         self._queue, parser.done = parser.done, []
         if rest is not None:
@@ -353,8 +259,8 @@ class HttpConnection:
         data = self._waiting.lstrip(b"\r\n")
         line, end, _ = data.partition(b"\n")
         if not end:
-            if len(self._waiting) > _MAX_HEAD:
-                self._refuse()
+            if len(self._waiting) > self.site.header_bytes:
+                self._refuse(_HEAD_TOO_LARGE)
             return False
         if self._is_for_llhttp(line, data):
             self._waiting = data
@@ -374,7 +280,7 @@ class HttpConnection:
         if self.site.is_other(uri):
             return False
         # Some clients offer HTTP/2 so, and have their request answered as it is.
-        return method in _WITHOUT_BODY or b"\nupgrade:" not in data[:_MAX_HEAD].lower()
+        return method in _WITHOUT_BODY or b"\nupgrade:" not in data[: self.site.header_bytes].lower()
 
     def _answer(self, request: LeanRequest, persists: bool, error: RtpushError | None) -> None:
         self.site.expect_nothing(self)
@@ -387,10 +293,10 @@ class HttpConnection:
         self._request = request
         self.site.answer(request, error)
 
-    def _refuse(self) -> None:
+    def _refuse(self, answer: bytes) -> None:
         self._waiting = b""
         self.persists = False
-        self.transport.write(_BAD_REQUEST)
+        self.transport.write(answer)
         self._close()
 
     def _close(self) -> None:
@@ -409,9 +315,20 @@ class HttpConnection:
 
     def _give_to(self, protocol: IProtocol) -> None:
         transport = self.transport
+        self.site.open -= 1
         transport.unregisterProducer()
         # The transport forgets this connection, which is then garbage, with its request.
         if isinstance(transport, ProtocolWrapper):
             transport.wrappedProtocol = protocol
         else:
             transport.protocol = protocol
+
+
+class ProxiedConnection(HttpConnection):
+    """A connection that a proxy has announced, with the address of the client."""
+
+    __slots__ = ("peer",)
+
+    def __init__(self, site: PushSite, peer: str) -> None:
+        super().__init__(site)
+        self.peer = peer

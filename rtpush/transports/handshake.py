@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
+import re
 
 import attrs
 from autobahn.websocket.compress import (
@@ -21,6 +21,9 @@ __all__ = ["Deflate", "accept_key", "check_upgrade", "choose_deflate", "header_i
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_WINDOW_BITS = 15
 
+#: 16 bytes in base64.
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+
 
 def header_items(request: Request, name: bytes) -> list[str]:
     """Return the items of a header that is a list, whether on one line or several."""
@@ -35,13 +38,12 @@ def check_upgrade(request: Request) -> bytes:
     :raises RtpushError: ``upgrade_required`` if it asks for no WebSocket of version 13, ``bad_request`` if it does, but
         not well.
     """
-    upgrade = [item.lower() for item in header_items(request, b"upgrade")]
-    connection = [item.lower() for item in header_items(request, b"connection")]
-    if request.clientproto != b"HTTP/1.1" or "websocket" not in upgrade or "upgrade" not in connection:
+    asks = _has_item(request, b"upgrade", b"websocket") and _has_item(request, b"connection", b"upgrade")
+    if request.clientproto != b"HTTP/1.1" or not asks:
         request.setHeader(b"upgrade", b"websocket")
         request.setHeader(b"connection", b"Upgrade")
         raise RtpushError(ErrorCode.UPGRADE_REQUIRED, "expected a WebSocket handshake over HTTP/1.1")
-    if header_items(request, b"sec-websocket-version") != ["13"]:
+    if request.requestHeaders.getRawHeaders(b"sec-websocket-version") != [b"13"]:
         request.setHeader(b"upgrade", b"websocket")
         request.setHeader(b"sec-websocket-version", b"13")
         raise RtpushError(ErrorCode.UPGRADE_REQUIRED, "expected Sec-WebSocket-Version: 13")
@@ -50,19 +52,23 @@ def check_upgrade(request: Request) -> bytes:
     if request.getHeader(b"host") is None:
         raise RtpushError(ErrorCode.BAD_REQUEST, "there is no Host header")
     keys = request.requestHeaders.getRawHeaders(b"sec-websocket-key") or []
-    try:
-        valid = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
-    except binascii.Error:
-        valid = False
-    if not valid:
+    if len(keys) != 1 or _KEY.fullmatch(keys[0]) is None:
         raise RtpushError(ErrorCode.BAD_REQUEST, "expected one Sec-WebSocket-Key, 16 bytes in base64")
     key: bytes = keys[0]
     return key
 
 
+def _has_item(request: Request, name: bytes, item: bytes) -> bool:
+    """Tell whether a header that is a list has an item, whose case does not matter."""
+    lines = request.requestHeaders.getRawHeaders(name) or ()
+    return any(
+        line.lower() == item or item in [each.strip(b" \t") for each in line.lower().split(b",")] for line in lines
+    )
+
+
 def accept_key(key: bytes) -> bytes:
     """Return what proves that the handshake was understood."""
-    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    return binascii.b2a_base64(hashlib.sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
 @attrs.frozen(slots=True)

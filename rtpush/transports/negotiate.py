@@ -10,7 +10,9 @@ from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.channel import MAX_CHANNEL_BYTES
 from rtpush.protocol.negotiate import TRANSPORTS, Direction, choose
 from rtpush.registry.node import Node
-from rtpush.transports.http import Endpoint, Query, Request, answer_json
+from rtpush.transports.endpoint import Endpoint
+from rtpush.transports.http import Request, answer_json
+from rtpush.transports.query import query_of
 
 __all__ = ["ROUTES", "NegotiateResource"]
 
@@ -40,7 +42,7 @@ class NegotiateResource(Endpoint):
         self._poll_timeout = poll_timeout
 
     def answer(self, request: Request) -> bytes | int:
-        query = Query(request)
+        query = query_of(request)
         wanted = query.one("direction") or Direction.DUPLEX.value
         try:
             direction = Direction(wanted)

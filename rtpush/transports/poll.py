@@ -14,9 +14,13 @@ from rtpush.protocol.forms import POLL, WireForm, poll_body
 from rtpush.protocol.lifecycle import State
 from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
+from rtpush.registry.credentials import Credentials
 from rtpush.registry.node import Node
-from rtpush.transports.following import Following, follow, refuse
-from rtpush.transports.http import Endpoint, Query, Request, abort, address_of, forget, when_over
+from rtpush.transports.endpoint import Endpoint
+from rtpush.transports.following import Following, follow, following_of, refuse
+from rtpush.transports.http import Request, abort, address_of, answer_with, forget, peer_of, when_over
+from rtpush.transports.query import query_of
+from rtpush.transports.tokens import with_credentials
 
 __all__ = ["PollResource"]
 
@@ -38,6 +42,8 @@ class PollSink:
     __slots__ = ("_request", "connection", "form")
 
     connection: Connection
+
+    straight = None
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -69,9 +75,9 @@ class PollSink:
         request = self._request
         request.setHeader(b"content-type", b"application/json")
         if self.prepare(request):
-            request.setHeader(b"content-length", b"%d" % len(body))
-            request.write(body)
-        request.finish()
+            answer_with(request, body)
+        else:
+            request.finish()
 
     def prepare(self, request: Request) -> bool:
         """Set the headers that depend on the kind of poll; tell whether there is to be a body."""
@@ -84,16 +90,19 @@ class ShortPollSink(PollSink):
     The answer to one short poll, which caches may keep.
 
     :ivar max_age: Seconds.
+    :ivar is_public: Whether they may give it to others.
     """
 
-    __slots__ = ("max_age",)
+    __slots__ = ("is_public", "max_age")
 
-    def __init__(self, request: Request, max_age: int) -> None:
+    def __init__(self, request: Request, max_age: int, *, is_public: bool) -> None:
         super().__init__(request)
         self.max_age = max_age
+        self.is_public = is_public
 
     def prepare(self, request: Request) -> bool:
-        request.setHeader(b"cache-control", b"public, max-age=%d" % self.max_age if self.max_age else b"no-cache")
+        scope = b"public" if self.is_public else b"private"
+        request.setHeader(b"cache-control", b"%b, max-age=%d" % (scope, self.max_age) if self.max_age else b"no-cache")
         tag = self.connection.cursor().encode()
         request.setHeader(b"etag", b'"%s"' % tag)
         tags = request.getHeader(b"if-none-match") or b""
@@ -120,24 +129,37 @@ class PollResource(Endpoint):
         self._jitter = jitter
 
     def answer(self, request: Request) -> bytes | int:
-        query = Query(request)
-        following = Following.of(request, query)
+        node = self._node
+        peer = peer_of(request, node)
+        if peer:
+            node.limiter.ask(peer)
+        query = query_of(request)
+        following = following_of(request, query)
         timeout = min(query.number("timeout", self._timeout), self._max_timeout)
+        return with_credentials(
+            self._node, request, query, lambda credentials: self._poll(request, peer, following, timeout, credentials)
+        )
+
+    def _poll(
+        self, request: Request, peer: str, following: Following, timeout: float, credentials: Credentials | None
+    ) -> bytes | int:
         sink: PollSink
         if timeout == 0:
             ages = [self._node.namespaces.of(channel).poll_max_age for channel in following.channels]
-            sink = ShortPollSink(request, min(ages))
+            sink = ShortPollSink(request, min(ages), is_public=credentials is None)
         else:
+            if not following.goes_on:
+                self._node.admit(peer)
             sink = PollSink(request)
             forget(request)
             if request.method == b"HEAD":
-                following.check(self._node.namespaces)
+                following.check(self._node, credentials)
                 request.setHeader(b"content-type", b"application/json")
                 sink.prepare(request)
                 return b""
         held = max(earlier(timeout, self._jitter, self._node.chance()) - _MARGIN, 0.0)
         kind = "longpoll" if timeout else "shortpoll"
-        connection = self._node.connect(sink, kind, interval=held)
+        connection = self._node.connect(sink, kind, interval=held, peer=peer, credentials=credentials)
         sink.connection = connection
         when_over(request, connection.lost)
         follow(
@@ -145,6 +167,7 @@ class PollResource(Endpoint):
             following,
             lambda subscribed: self._begin(subscribed, connection),
             lambda failure: refuse(failure, connection, request),
+            credentials,
         )
         return NOT_DONE_YET
 
@@ -152,13 +175,15 @@ class PollResource(Endpoint):
     def _begin(subscribed: list[Subscribed], connection: Connection) -> None:
         if connection.state is not State.CONNECTING:
             return
-        connection.opened()
+        # Its only beat is its timeout, which has chance in it already.
+        connection.opened(connection.interval)
         gaps = [gap.as_dict() for each in connection.order if (gap := each.gap()) is not None]
         if gaps:
             connection.deliver(poll_body([], connection.cursor(), recovered=False, gaps=gaps))
             return
-        for each in subscribed:
-            # Ends with the first one that has something.
+        # Ends with the first one that has something; which is first is chance, so that none has to wait for the others.
+        first = int(connection.node.chance() * len(subscribed))
+        for each in (*subscribed[first:], *subscribed[:first]):
             connection.go(each.channel)
         if connection.transport == "shortpoll":
             # Nothing happens if it was answered already.

@@ -7,14 +7,13 @@ Reading the request is llhttp's work; see ``front.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.http import datetimeToString
-from twisted.web.server import NOT_DONE_YET
 
 if TYPE_CHECKING:
     from twisted.web.resource import Resource
@@ -49,35 +48,39 @@ class Fields:
         """Tell whether a field is there."""
         return name in self._fields
 
+    def items(self) -> Iterable[tuple[bytes, list[bytes]]]:
+        """Return all names and values."""
+        return self._fields.items()
+
 
 class AnswerFields:
-    """The header fields of an answer: few, so that a list is enough."""
+    """The header fields of an answer, with their names in lower case."""
 
     __slots__ = ("_fields",)
 
     def __init__(self) -> None:
-        self._fields: list[bytes] = []
+        self._fields: dict[bytes, bytes] = {}
 
     def hasHeader(self, name: bytes) -> bool:
         """Tell whether a field is there."""
-        return name in self._fields[::2]
+        return name in self._fields
 
     def addRawHeader(self, name: bytes, value: bytes) -> None:
-        """Add a field."""
-        self._fields += (name, value)
+        """Add a field, or to a field."""
+        before = self._fields.get(name)
+        self._fields[name] = value if before is None else before + b", " + value
 
     def setHeader(self, name: bytes, value: bytes) -> None:
-        """Have this field in the place of others with its name."""
-        fields = self._fields
-        for index in range(len(fields) - 2, -1, -2):
-            if fields[index] == name:
-                del fields[index : index + 2]
-        fields += (name, value)
+        """Have this field in the place of another with its name."""
+        self._fields[name] = value
+
+    def items(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return all names and values."""
+        return self._fields.items()
 
     def lines(self) -> bytes:
         """Return them as they go over the wire."""
-        pairs = zip(self._fields[::2], self._fields[1::2], strict=True)
-        return b"".join([_capitalized(name) + value + b"\r\n" for name, value in pairs])
+        return _lines(tuple(self._fields.items()))
 
 
 class LeanRequest:
@@ -129,24 +132,28 @@ class LeanRequest:
         """What the connection belongs to."""
         return self.channel.site
 
-    def process(self, root: Resource) -> None:
-        """Have a resource answer."""
+    def find(self, root: Resource) -> Any:
+        """Follow the path, and return the resource that is to answer."""
         parts = self.path.split(b"/")[1:]
         self.postpath = [unquote_to_bytes(part) for part in parts] if b"%" in self.path else parts
         resource: Any = root
         while self.postpath and not resource.isLeaf:
             resource = resource.getChildWithDefault(self.postpath.pop(0), self)
         self.postpath = self.postpath or _NO_PARTS
-        body = resource.render(self)
-        if body is not NOT_DONE_YET:
-            self.answer(body)
+        return resource
 
     def answer(self, body: bytes) -> None:
         """Answer with a body that is all there, or with the head alone."""
-        if self.code not in _BODILESS and (body or self.method != b"HEAD"):
-            self.setHeader(b"content-length", b"%d" % len(body))
-        self.write(body)
-        self.finish()
+        if self.isOver:
+            return
+        if self.code in _BODILESS:
+            self.channel.transport.write(self._head(b""))
+        elif self.method == b"HEAD":
+            self.channel.transport.write(self._head(b"Content-Length: %d\r\n" % len(body) if body else b""))
+        else:
+            self.channel.transport.write(self._head(b"Content-Length: %d\r\n" % len(body)) + body)
+        self._end()
+        self.channel.finished()
 
     def forget(self) -> None:
         """Drop what came, which may be large, while the answer waits."""
@@ -178,8 +185,7 @@ class LeanRequest:
         if self.method == b"HEAD" or self.code in _BODILESS:
             data = b""
         if not self.startedWriting:
-            self.startedWriting = True
-            head = self._head()
+            head = self._head_of_parts()
             data = head + (_chunk(data) if self.isChunked and data else data)
         elif self.isChunked and data:
             data = _chunk(data)
@@ -221,7 +227,7 @@ class LeanRequest:
         if over is not None:
             over()
 
-    def _head(self) -> bytes:
+    def _head_of_parts(self) -> bytes:
         fields = self.responseHeaders
         if self.method != b"HEAD" and self.code not in _BODILESS and not fields.hasHeader(b"content-length"):
             if self.clientproto == b"HTTP/1.1":
@@ -229,9 +235,21 @@ class LeanRequest:
                 fields.setHeader(b"transfer-encoding", b"chunked")
             else:
                 self.channel.persists = False
-        if not self.channel.persists:
+        return self._head(b"")
+
+    def _head(self, length: bytes) -> bytes:
+        self.startedWriting = True
+        fields = self.responseHeaders
+        if not self.channel.persists or self.site.leaving:
+            self.channel.persists = False
             fields.setHeader(b"connection", b"close")
-        head = b"%b %b%b%b\r\n" % (self.clientproto, _status(self.code), _moment(int(time.time())), fields.lines())
+        head = b"%b %b%b%b%b\r\n" % (
+            self.clientproto,
+            _status(self.code),
+            _moment(int(time.time())),
+            fields.lines(),
+            length,
+        )
         # What waits for its end needs them no more.
         self.requestHeaders = _NONE
         self.responseHeaders = _NOT_ANY_MORE
@@ -246,6 +264,12 @@ _NOT_ANY_MORE = AnswerFields()
 def _chunk(data: bytes) -> bytes:
     """Return a chunk. What goes to many at once is made once."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@lru_cache(256)
+def _lines(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return fields as they go over the wire. Most answers have the same."""
+    return b"".join([_capitalized(name) + value + b"\r\n" for name, value in fields])
 
 
 @lru_cache(256)

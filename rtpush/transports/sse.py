@@ -13,9 +13,13 @@ from rtpush.protocol.forms import SSE, SSE_ENVELOPE, WireForm
 from rtpush.protocol.lifecycle import State
 from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
+from rtpush.registry.credentials import Credentials
 from rtpush.registry.node import Node
-from rtpush.transports.following import Following, follow, refuse
-from rtpush.transports.http import Endpoint, Query, Request, abort, address_of, when_over
+from rtpush.transports.endpoint import Endpoint
+from rtpush.transports.following import Following, follow, following_of, refuse
+from rtpush.transports.http import Request, abort, address_of, peer_of, when_over
+from rtpush.transports.query import query_of
+from rtpush.transports.tokens import with_credentials
 
 __all__ = ["SseResource"]
 
@@ -25,6 +29,8 @@ class EventStreamSink:
     """The answer to one request, which goes on."""
 
     __slots__ = ("_request", "form")
+
+    straight = None
 
     def __init__(self, request: Request, form: WireForm) -> None:
         self._request = request
@@ -62,18 +68,27 @@ class SseResource(Endpoint):
         self._node = node
 
     def answer(self, request: Request) -> bytes | int:
-        query = Query(request)
-        following = Following.of(request, query)
+        peer = peer_of(request, self._node)
+        self._node.admit(peer)
+        query = query_of(request)
+        following = following_of(request, query)
         form = SSE_ENVELOPE if query.one("envelope") == "1" else SSE
+        return with_credentials(
+            self._node, request, query, lambda credentials: self._begin(request, peer, following, form, credentials)
+        )
+
+    def _begin(
+        self, request: Request, peer: str, following: Following, form: WireForm, credentials: Credentials | None
+    ) -> bytes | int:
         request.setHeader(b"content-type", b"text/event-stream")
         request.setHeader(b"cache-control", b"no-store")
         # Tells nginx not to hold the stream back.
         request.setHeader(b"x-accel-buffering", b"no")
         if request.method == b"HEAD":
-            following.check(self._node.namespaces)
+            following.check(self._node, credentials)
             return b""
         connection = self._node.connect(
-            EventStreamSink(request, form), "sse", interval=self._node.heartbeat
+            EventStreamSink(request, form), "sse", interval=self._node.heartbeat, peer=peer, credentials=credentials
         )
         when_over(request, connection.lost)
         follow(
@@ -81,6 +96,7 @@ class SseResource(Endpoint):
             following,
             lambda subscribed: self._open(subscribed, connection, request),
             lambda failure: refuse(failure, connection, request),
+            credentials,
         )
         return NOT_DONE_YET
 

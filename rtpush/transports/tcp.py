@@ -53,6 +53,11 @@ _NOT_NOW = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS}
 #: The name of a socket that has none.
 _NOBODY: dict[int, Any] = {socket.AF_INET: ("0.0.0.0", 0), socket.AF_INET6: ("::", 0), socket.AF_UNIX: ""}
 
+#: What waits where nothing more is written: a list, so that a write looks further.
+_NOTHING: list[bytes | memoryview] = []
+
+_write = os.write
+
 #: Close with a reset.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -74,6 +79,7 @@ class Stream:
     :ivar protocol: Who is told what comes; another one may be set. None when the connection is gone.
     :ivar connected: Whether it is there.
     :ivar disconnecting: Whether it is to end: nothing more is read.
+    :ivar events: What it waits for; see :mod:`rtpush.transports.polling`.
     """
 
     __slots__ = (
@@ -89,6 +95,7 @@ class Stream:
         "_waiting",
         "connected",
         "disconnecting",
+        "events",
         "protocol",
         "reactor",
     )
@@ -100,6 +107,7 @@ class Stream:
         self.protocol: IProtocol | None = protocol
         self.connected = True
         self.disconnecting = False
+        self.events = 0
         self._fd = fd
         self._family = family
         #: What the kernel has not taken, and how many bytes that is.
@@ -129,25 +137,26 @@ class Stream:
         What is wrong with the socket is told by the reactor's next event, never from here: so this may be called in a
         loop over many connections.
         """
-        if not isinstance(data, bytes):
-            raise TypeError(f"cannot write {type(data).__name__}: expected bytes")
-        if self._is_mute or not data:
-            return
         if self._waiting is None:
+            # Nothing else is looked at before: in a fan-out each look costs as much as all that is done here.
             try:
-                sent = os.write(self._fd, data)
+                sent = _write(self._fd, data)
             except OSError as error:
                 sent = 0
                 # A pipe is broken when the other side has closed: reading tells that as it is.
                 self._is_reset = error.errno not in _NOT_NOW and error.errno != errno.EPIPE
             if sent == len(data):
-                if self._is_pulled:
+                if self._is_pulled and sent:
                     self.reactor.addWriter(self)
                 return
             self._waiting = [memoryview(data)[sent:] if sent else data]
             self._size = len(data) - sent
             self.reactor.addWriter(self)
         else:
+            if not isinstance(data, bytes):
+                raise TypeError(f"cannot write {type(data).__name__}: expected bytes")
+            if self._is_mute or not data:
+                return
             self._waiting.append(data)
             self._size += len(data)
         if self._size > _BUFFER_SIZE and self._producer is not None and not self._is_pulled:
@@ -189,10 +198,10 @@ class Stream:
         """End the connection now, whatever waits. The protocol is told in the next turn."""
         if not self.connected or (self.disconnecting and self._is_mute):
             return
-        self.disconnecting = self._is_mute = True
+        self.disconnecting = True
+        self._fall_silent()
         self.reactor.removeReader(self)
         self.reactor.removeWriter(self)
-        self._forget_waiting()
         self.reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
 
     def getTcpNoDelay(self) -> bool:
@@ -317,7 +326,7 @@ class Stream:
         if not self.connected:
             return
         self.connected = False
-        self._is_mute = True
+        self._fall_silent()
         producer, self._producer = self._producer, None
         try:
             if producer is not None:
@@ -332,7 +341,7 @@ class Stream:
 
     def _end_writing(self) -> None:
         # First, since the protocol may lose the connection when it is told.
-        self._is_mute = True
+        self._fall_silent()
         try:
             self._on_socket(lambda borrowed: borrowed.shutdown(socket.SHUT_WR))
         except OSError:
@@ -350,12 +359,13 @@ class Stream:
         self._log.failure("a protocol cannot take {what}", failure=failure, what=what)
         self.connectionLost(failure)
 
-    def _forget_waiting(self) -> None:
-        self._waiting = None
+    def _fall_silent(self) -> None:
+        """Write nothing more, nor what waits."""
+        self._is_mute = True
+        self._waiting = _NOTHING
         self._size = 0
 
     def _close(self, *, with_reset: bool) -> None:
-        self._forget_waiting()
         closing = socket.socket(self._family, socket.SOCK_STREAM, 0, self._fd)
         self._fd = -1
         try:

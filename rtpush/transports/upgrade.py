@@ -10,11 +10,16 @@ from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.codecs import JSON, MSGPACK
 from rtpush.protocol.forms import RawForm, WebSocketForm
+from rtpush.registry.credentials import Credentials
 from rtpush.registry.node import Node
-from rtpush.transports.following import Following
+from rtpush.transports.endpoint import Endpoint
+from rtpush.transports.following import Following, following_of
 from rtpush.transports.front import HttpConnection
 from rtpush.transports.handshake import Deflate, check_upgrade, choose_deflate, header_items, response_head
-from rtpush.transports.http import Endpoint, HttpChannel, Query, Request
+from rtpush.transports.http import Request, peer_of
+from rtpush.transports.query import query_of
+from rtpush.transports.tokens import with_credentials
+from rtpush.transports.web import HttpChannel
 from rtpush.transports.websocket import CommandWebSocket, EchoWebSocket, PushWebSocket, RawWebSocket, configured
 
 __all__ = ["SUBPROTOCOLS", "EchoResource", "WebSocketResource"]
@@ -39,28 +44,52 @@ class _Upgrade(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         key = check_upgrade(request)
+        peer = peer_of(request, self._node)
+        self._node.admit(peer)
         deflate = Deflate()
         if self._compression:
             deflate = choose_deflate(header_items(request, b"sec-websocket-extensions"))
         offered = header_items(request, b"sec-websocket-protocol")
         subprotocol = next((name for name in SUBPROTOCOLS if name in offered), None)
-        websocket, following = self.build(request, subprotocol, deflate)
+        head = response_head(key, subprotocol, deflate)
+        return with_credentials(
+            self._node,
+            request,
+            query_of(request),
+            lambda credentials: self._open(
+                request, peer, head, *self.build(request, subprotocol, deflate, credentials)
+            ),
+        )
+
+    def _open(
+        self,
+        request: Request,
+        peer: str,
+        head: bytes,
+        websocket: PushWebSocket,
+        following: Following | None,
+        credentials: Credentials | None,
+    ) -> int:
         channel = request.channel
         if not isinstance(channel, HttpChannel | HttpConnection):
             raise RtpushError(ErrorCode.UPGRADE_REQUIRED, "expected a WebSocket handshake over HTTP/1.1")
         connection = self._node.connect(
-            websocket, "websocket", interval=self._node.heartbeat, duplex=True
+            websocket, "websocket", interval=self._node.heartbeat, duplex=True, peer=peer, credentials=credentials
         )
         websocket.connection = connection
         channel.upgrade(websocket, b"")
-        websocket.begin(connection, following, response_head(key, subprotocol, deflate))
+        if credentials is not None:
+            credentials.attach(connection)
+        websocket.begin(connection, following, head)
+        if isinstance(channel, HttpConnection):
+            channel.pass_on()
         return NOT_DONE_YET
 
     def build(
-        self, request: Request, subprotocol: str | None, deflate: Deflate
-    ) -> tuple[PushWebSocket, Following | None]:
+        self, request: Request, subprotocol: str | None, deflate: Deflate, credentials: Credentials | None
+    ) -> tuple[PushWebSocket, Following | None, Credentials | None]:
         """
-        Return the protocol for a request, and what it follows from the start.
+        Return the protocol for a request, what it follows from the start, and what its client has shown.
 
         :raises RtpushError: if the request asks for what cannot be.
         """
@@ -77,19 +106,20 @@ class WebSocketResource(_Upgrade):
         self._raw = configured(RawWebSocket, node.limits.message_bytes)
 
     def build(
-        self, request: Request, subprotocol: str | None, deflate: Deflate
-    ) -> tuple[PushWebSocket, Following | None]:
-        query = Query(request)
-        following = Following.of(request, query) if query.several("channel") else None
+        self, request: Request, subprotocol: str | None, deflate: Deflate, credentials: Credentials | None
+    ) -> tuple[PushWebSocket, Following | None, Credentials | None]:
+        query = query_of(request)
+        following = following_of(request, query) if query.several("channel") else None
         if following is not None:
             # While this is still an HTTP request, it can be refused in words that every client shows.
-            following.check(self._node.namespaces)
+            following.check_tokens(credentials)
+            following.check(self._node, credentials)
         if subprotocol == "rtpush.raw":
             if following is None or len(following.channels) != 1:
                 raise RtpushError(ErrorCode.BAD_REQUEST, "rtpush.raw carries one channel: expected ?channel=NAME")
-            return self._raw(_raw_form(deflate.window_bits), deflate), following
+            return self._raw(_raw_form(deflate.window_bits), deflate), following, credentials
         codec = MSGPACK if subprotocol == "rtpush.v1.msgpack" else JSON
-        return self._commands(_form(codec, deflate.window_bits), deflate), following
+        return self._commands(_form(codec, deflate.window_bits), deflate), following, credentials
 
 
 class EchoResource(_Upgrade):
@@ -100,9 +130,9 @@ class EchoResource(_Upgrade):
         self._echo = configured(EchoWebSocket, node.limits.message_bytes)
 
     def build(
-        self, request: Request, subprotocol: str | None, deflate: Deflate
-    ) -> tuple[PushWebSocket, Following | None]:
-        return self._echo(_raw_form(deflate.window_bits), deflate), None
+        self, request: Request, subprotocol: str | None, deflate: Deflate, credentials: Credentials | None
+    ) -> tuple[PushWebSocket, Following | None, Credentials | None]:
+        return self._echo(_raw_form(deflate.window_bits), deflate), None, credentials
 
 
 # Connections with the same form share it.

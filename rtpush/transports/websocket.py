@@ -7,7 +7,7 @@ Autobahn reads frames; what is written is framed by the wire forms, once for all
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -15,16 +15,18 @@ from autobahn.util import encode_truncate
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 import rtpush
+from rtpush.auth.permissions import Grant
 from rtpush.errors import Disconnect, ErrorCode, RtpushError
 from rtpush.interfaces import ISink
 from rtpush.protocol.channel import Access
 from rtpush.protocol.codecs import BadCommand, Codec
-from rtpush.protocol.commands import Connect, Publication, Request, Subscribe, Unsubscribe
+from rtpush.protocol.commands import Connect, Publication, Publish, Refresh, Request, Subscribe, Unsubscribe
 from rtpush.protocol.forms import WebSocketForm, WireForm
 from rtpush.protocol.frames import BINARY, PING_FRAME, TEXT, deflated_frame
 from rtpush.protocol.lifecycle import State
@@ -32,6 +34,7 @@ from rtpush.protocol.message import Kind, Payload
 from rtpush.protocol.position import BadCursor, Position
 from rtpush.protocol.pushes import Subscribed
 from rtpush.registry.connection import Connection
+from rtpush.registry.credentials import Credentials
 from rtpush.registry.subscription import Since
 from rtpush.transports.commands import perform
 from rtpush.transports.following import Following, checked_info, follow, read_since
@@ -42,6 +45,11 @@ __all__ = ["CommandWebSocket", "EchoWebSocket", "PushWebSocket", "RawWebSocket",
 
 #: How an empty pong of a client begins; its mask follows (RFC 6455 section 5.5.3).
 _PONG_HEAD = b"\x8a\x80"
+
+#: How many commands of a client are done in one turn of the reactor; and how much must come at once for its messages to
+#: be looked at together.
+_AT_ONCE = 250
+_MUCH = 8192
 
 P = TypeVar("P", bound="PushWebSocket")
 
@@ -86,11 +94,14 @@ class PushWebSocket(WebSocketServerProtocol):
 
     connection: Connection
     transport: Any
+    _log = Logger()
 
     #: Whether nothing is to be taken, not even of what has been read.
     _is_held = False
     #: What has been read and waits for that to end: of each message, the commands that are still to be done.
     _waiting: list[Iterator[None]] | None = None
+    #: How many commands may still be done in this turn, while much that came at once is looked at.
+    _left: int | None = None
 
     _head = b""
     _perMessageCompress: Any = None
@@ -122,7 +133,7 @@ class PushWebSocket(WebSocketServerProtocol):
         connection.opened()
         self.transport.registerProducer(connection, True)
         if following is not None:
-            follow(connection, following, self._followed, self._not_followed)
+            follow(connection, following, self._followed, self._not_followed, connection.credentials)
         if self._head:
             self._write_head(b"")
 
@@ -134,6 +145,9 @@ class PushWebSocket(WebSocketServerProtocol):
     def _followed(self, subscribed: list[Subscribed]) -> None:
         for each in subscribed:
             self.connection.push(each)
+            if self._head:
+                # This wire form has no room for that push.
+                self._write_head(b"")
             self.connection.go(each.channel)
 
     def _not_followed(self, failure: Failure) -> None:
@@ -149,6 +163,7 @@ class PushWebSocket(WebSocketServerProtocol):
 
         That blames the client (RFC 6455 section 7.4.1: policy violation), unless it is the broker that is away.
         """
+        self.connection.node.counts.refused(error.kind)
         away = error.kind is ErrorCode.UNAVAILABLE
         code = Disconnect.TRY_AGAIN_LATER.code if away else self.CLOSE_STATUS_CODE_POLICY_VIOLATION
         self.sendCloseFrame(code, error.kind.name.lower().encode())
@@ -164,8 +179,14 @@ class PushWebSocket(WebSocketServerProtocol):
             # The answer to a heartbeat: with many idle clients it is nearly all that comes, and says no more.
             return
         # After a failure nothing is looked at or kept, not even a close (RFC 6455 section 7.1.7).
-        if not self.failedByMe:
+        if self.failedByMe:
+            return
+        if len(data) <= _MUCH:
             super().dataReceived(data)
+            return
+        self._left = _AT_ONCE
+        super().dataReceived(data)
+        self._left = None
 
     def connectionLost(self, reason: Failure = Failure(Exception())) -> None:  # noqa: B008
         self.state = self.STATE_CLOSED
@@ -178,16 +199,34 @@ class PushWebSocket(WebSocketServerProtocol):
             self._waiting.append(self.message(payload, isBinary))
 
     def _work(self, waiting: list[Iterator[None]]) -> None:
-        """Do commands in their order, and keep those that must wait."""
+        """Do commands in their order, and keep those that must wait: also when they are so many that others would."""
+        left = _AT_ONCE if self._left is None else self._left
         try:
             while waiting and self.connection.state is State.OPEN:
                 if self._is_held:
                     self._waiting = waiting
                     return
+                if not left:
+                    self._put_off(waiting)
+                    return
+                left -= 1
                 if next(waiting[0], self) is self:
                     del waiting[0]
+            if self._left is not None:
+                self._left = left
         except Exception:
             self.connection.failed("a message")
+
+    def _put_off(self, waiting: list[Iterator[None]]) -> None:
+        self._waiting = waiting
+        self.transport.pauseProducing()
+        self.connection.node.clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._waiting is not None and not self._is_held and self.connection.state is not State.CLOSED:
+            # What else it says is not heard meanwhile.
+            self.connection.heard()
+            self.resume_reading()
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         if self._head:
@@ -196,6 +235,17 @@ class PushWebSocket(WebSocketServerProtocol):
         if self.failedByMe:
             self._end_writing()
         self.connection.closing()
+
+    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+        # Autobahn warns of each client that breaks the protocol. Here it is the client's affair, and has its id.
+        if self.state == self.STATE_CLOSED:
+            return
+        self._log.debug("the WebSocket fails: {code} {reason}", code=code, reason=reason, connection=self.connection.id)
+        self.failedByMe = True
+        if self.state == self.STATE_CLOSING:
+            self.dropConnection(abort=False)
+        else:
+            self.sendCloseFrame(code=code, reasonUtf8=encode_truncate(reason, 123))
 
     def _end_writing(self) -> None:
         """Say that nothing more comes, and read on: who still sends could not read the close frame otherwise."""
@@ -218,7 +268,34 @@ class PushWebSocket(WebSocketServerProtocol):
         """Take one whole message of the client; each step does one of its commands."""
         raise NotImplementedError
 
+    def may(self, id_: int | None, *, publishes: bool) -> bool:
+        """Tell whether the client may do one more command now. If not, it is told, or closed if that did not help."""
+        try:
+            if self.connection.node.limiter.hear(self.connection, publishes=publishes):
+                return True
+        except RtpushError as error:
+            self.told_too_much(id_, error)
+        else:
+            self._close_for_too_much()
+        return False
+
+    def told_too_much(self, id_: int | None, error: RtpushError) -> None:
+        """Tell the client that a command was not done, since there are too many."""
+        self.connection.node.counts.refused(error.kind)
+        self._close_for_too_much()
+
+    def _close_for_too_much(self) -> None:
+        backoff = self.connection.node.backoff
+        self.connection.disconnect(
+            Disconnect.LIMIT_EXCEEDED, after=backoff.maximum + self.connection.node.chance() * backoff.jitter
+        )
+
     # ISink
+
+    @property
+    def straight(self) -> Any:
+        """The transport: but what TLS has above it may call back whenever it is written to."""
+        return None if self._head or isinstance(self.transport, ProtocolWrapper) else self.transport
 
     def write(self, data: bytes) -> None:
         if self._head:
@@ -248,7 +325,7 @@ class PushWebSocket(WebSocketServerProtocol):
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self._work(waiting)
-        if not self._is_held:
+        if not self._is_held and self._waiting is None:
             self.transport.resumeProducing()
 
 
@@ -265,10 +342,16 @@ class CommandWebSocket(PushWebSocket):
     def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
         if is_binary is not self.codec.binary:
             expected = "binary" if self.codec.binary else "text"
-            self._error(None, RtpushError(ErrorCode.BAD_REQUEST, f"expected a {expected} frame"))
+            if self.may(None, publishes=False):
+                self._error(None, RtpushError(ErrorCode.BAD_REQUEST, f"expected a {expected} frame"))
             return
+        limiter = self.connection.node.limiter
         for request in self.codec.requests(payload):
-            if isinstance(request, BadCommand):
+            if limiter.of_talk and not self.may(
+                request.id, publishes=isinstance(request, Request) and isinstance(request.command, Publish)
+            ):
+                pass
+            elif isinstance(request, BadCommand):
                 self._error(request.id, request.error)
             else:
                 try:
@@ -277,26 +360,57 @@ class CommandWebSocket(PushWebSocket):
                     self._error(request.id, error)
             yield
 
+    def told_too_much(self, id_: int | None, error: RtpushError) -> None:
+        self._error(id_, error)
+
     def _do(self, request: Request) -> None:
         match request.command:
             case Connect() as connect:
-                self._connect(request, connect)
-            case Subscribe() as subscribe:
+                info = checked_info(self.codec.json(connect.info))
+                if connect.token is None:
+                    self._connect(request, info)
+                else:
+                    self._show(request, connect.token, lambda grant: self._connect(request, info, grant))
+            case Refresh(token=token) if self._takes_tokens:
+                self._show(request, token, lambda grant: self._refresh(request, grant))
+            case Subscribe(token=None) as subscribe:
                 self._subscribe(request, subscribe)
+            case Subscribe(token=str(token)) as subscribe:
+                self._show(request, token, lambda grant: self._subscribe_with(request, subscribe, grant))
             case Unsubscribe() as unsubscribe:
                 self.connection.unsubscribe(unsubscribe.channel)
                 self._reply(request, {"channel": unsubscribe.channel})
             case _:
-                result = perform(self.connection.node, self.codec, request, Access.ANYONE)
+                result = perform(self.connection.node, self.codec, request, self.connection.credentials, "websocket")
                 result.addCallback(lambda content: self._reply(request, content))
                 result.addErrback(self._failed, request)
                 self.connection.doing(result)
 
-    def _connect(self, request: Request, connect: Connect) -> None:
-        if connect.token is not None:
-            raise RtpushError(ErrorCode.UNAUTHORIZED, "this server takes no tokens: connect without one")
+    @property
+    def _takes_tokens(self) -> bool:
+        tokens = self.connection.node.tokens
+        return tokens is not None and tokens.in_use
+
+    def _show(self, request: Request, token: str, then: Callable[[Grant], None]) -> None:
+        """Check a token, and go on with what it grants. The commands that come after it wait."""
+        checked = self.connection.node.checked(token).addCallback(then).addErrback(self._failed, request)
+        if not checked.called:
+            self.connection.doing(checked, alone=True)
+
+    def _connect(self, request: Request, info: bytes, grant: Grant | None = None) -> None:
         connection = self.connection
-        connection.info = checked_info(self.codec.json(connect.info))
+        if grant is not None and grant.channel:
+            raise RtpushError(ErrorCode.INVALID_TOKEN, "this token is for one channel: it opens no connection")
+        if grant is not None:
+            connection.node.limiter.own(connection, grant.user)
+        connection.info = info
+        if grant is not None:
+            if connection.credentials is None:
+                Credentials(connection.node, grant).attach(connection)
+            else:
+                connection.credentials.replace(grant)
+        elif connection.credentials is not None:
+            connection.credentials.attach(connection)
         content = {
             "connection": connection.id,
             "node": connection.node.name,
@@ -304,6 +418,39 @@ class CommandWebSocket(PushWebSocket):
             "version": rtpush.__version__,
         }
         connection.deliver(self.form.object(_with_id(request.id, "connect", content)))
+
+    def _refresh(self, request: Request, grant: Grant) -> None:
+        connection = self.connection
+        if grant.channel:
+            if grant.channel not in connection.subscriptions:
+                raise RtpushError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {grant.channel!r}")
+            self._add(grant, grant.channel)
+        elif connection.credentials is None or connection.credentials.grant is None:
+            raise RtpushError(ErrorCode.NOT_AVAILABLE, "there is no token to refresh: give it with connect")
+        else:
+            connection.credentials.replace(grant)
+        self._reply(request, {})
+
+    def _add(self, grant: Grant, channel: str) -> None:
+        connection = self.connection
+        if not grant.channel:
+            raise RtpushError(ErrorCode.INVALID_TOKEN, "this token is not for one channel: it has no claim channel")
+        if connection.credentials is None:
+            Credentials(connection.node, None).attach(connection)
+        assert connection.credentials is not None
+        connection.credentials.add(grant, channel)
+
+    def _subscribe_with(self, request: Request, subscribe: Subscribe, grant: Grant) -> None:
+        """Subscribe with a token for the channel."""
+        channel = subscribe.channel
+        if channel in self.connection.subscriptions:
+            raise RtpushError(ErrorCode.ALREADY_SUBSCRIBED, f"already subscribed to {channel!r}")
+        self._add(grant, channel)
+        try:
+            self._subscribe(request, subscribe)
+        finally:
+            if channel not in self.connection.subscriptions and self.connection.credentials is not None:
+                self.connection.credentials.drop(channel)
 
     def _subscribe(self, request: Request, subscribe: Subscribe) -> None:
         since: Position | Since = read_since(subscribe.since)
@@ -335,6 +482,7 @@ class CommandWebSocket(PushWebSocket):
             self._send_reply(_with_id(request.id, request.name, content))
 
     def _error(self, id_: int | None, error: RtpushError) -> None:
+        self.connection.node.counts.refused(error.kind)
         self._send_reply(_with_id(id_, "error", error.as_dict()))
 
     def _send_reply(self, reply: dict[str, Any]) -> None:
@@ -353,8 +501,12 @@ class RawWebSocket(PushWebSocket):
         super().begin(connection, following, head)
 
     def message(self, payload: bytes, is_binary: bool) -> Iterator[None]:
+        if self.connection.node.limiter.of_talk and not self.may(None, publishes=True):
+            return
         publication = Publication(self.channel, Payload(payload, Kind.BINARY if is_binary else Kind.TEXT))
-        published: Deferred[Any] = self.connection.node.publish(publication, Access.ANYONE)
+        published: Deferred[Any] = self.connection.node.publish(
+            publication, Access.ANYONE, "websocket", self.connection.credentials
+        )
         published.addErrback(self._not_followed)
         self.connection.doing(published)
         yield

@@ -451,7 +451,7 @@ class ServedTestCase(SynchronousTestCase):
     def serve(self, *, server: str = "", limits: str = "", sections: str = "", echo: str = "echo = yes") -> None:
         """Start a node with this configuration, in the place of the one that there is."""
         config = parse(CONFIG.format(echo=echo, server=server, limits=limits, sections=sections))
-        self.node: Any = build_node(config, self.clock)
+        self.node: Any = build_node(config, self.clock, self.clock.seconds)
         self.chance = 0.5
         self.node.chance = lambda: self.chance
         self.site = build_site(config, self.node, self.clock)

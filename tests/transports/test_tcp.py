@@ -35,6 +35,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from rtpush.service.sockets import listen
+from rtpush.transports import tcp
 from rtpush.transports.tcp import Stream
 
 #: What makes a close a reset.
@@ -360,10 +361,10 @@ class StreamTests(_StreamTestCase):
             # The others of this process are left alone.
             if fd != self.stream.fileno():
                 return real(fd, data)
-            self.patch(os, "write", real)
+            self.patch(tcp, "_write", real)
             raise ConnectionResetError(errno.ECONNRESET, "")
 
-        self.patch(os, "write", reset)
+        self.patch(tcp, "_write", reset)
         self.stream.write(b"abc")
         self.stream.write(b"def")
         self.peer.close()
@@ -440,7 +441,7 @@ class ProducerTests(_StreamTestCase):
 
     def test_exactly_full(self) -> None:
         """64 KiB that wait are not too much; a byte more is."""
-        self.patch(os, "write", self._take_nothing)
+        self.patch(tcp, "_write", self._take_nothing)
         self.stream.registerProducer(self.producer, True)
         self.stream.write(bytes(65_535))
         self.stream.write(b"x")

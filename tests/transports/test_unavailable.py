@@ -313,3 +313,57 @@ class SlowTests(GateTestCase):
         self.gate.answer()
         self.assertEqual(len(self.call_history()), self.LIMIT)
         self.assert_nobody()
+
+
+class LeavingTests(GateTestCase):
+    """The node ends while it still finds out where a client's delivery begins: nothing of that counts as told."""
+
+    def leave(self, path: str) -> tuple[Any, str]:
+        """Ask for something; let the node end before the broker has answered. Return the client, and its answer."""
+        self.gate.is_slow = True
+        client = self.client()
+        client.request(path)
+        self.node.leave_all()
+        answer = client.answer()
+        return answer, answer.body.decode()
+
+    def test_poll(self) -> None:
+        """A poll is answered with the cursor that it came with, be its channels known to the node or not."""
+        first, *_ = [self.publish("demo:a", n) for n in range(3)]
+        for asked in (f"{first},-", f"{first},k3f9:7"):
+            answer, _ = self.leave(target("/poll", channel="demo:a,demo:b", cursor=asked))
+            self.assertEqual((answer.json["cursor"], answer.json["disconnect"]["code"]), (asked, 1012))
+            self.gate.is_slow = False
+            self.gate.answer()
+
+    def test_poll_from_history(self) -> None:
+        """While history is read it is where the client was, not where the channel is."""
+        first, *_ = [self.publish("demo:a", n) for n in range(3)]
+        self.client().request("/poll?channel=demo:a")
+        answer, _ = self.leave(target("/poll", channel="demo:a", cursor=first))
+        self.assertEqual(answer.json["cursor"], first)
+
+    def test_poll_that_knows_nothing(self) -> None:
+        """One that came without a cursor has none yet: what it asks for next is what it asked for."""
+        for since, cursor in (("now", "-"), ("earliest", "")):
+            answer, _ = self.leave(target("/poll", channel="demo:a", since=since))
+            self.assertEqual(answer.json["cursor"], cursor)
+
+    def test_gap(self) -> None:
+        """A gap that is found in one channel while another is not known yet is told when the client comes back."""
+        self.publish("demo:a", 1)
+        self.gate.is_slow = True
+        client = self.client()
+        client.request(target("/poll", channel="demo:a,demo:b", cursor="k3f9:7,-"))
+        # It follows the first channel, and reads its history: there is no such position.
+        self.gate.answer(1)
+        self.gate.waiting.rotate(1)
+        self.gate.answer(1)
+        self.node.leave_all()
+        self.assertEqual(client.answer().json["cursor"], "k3f9:7,-")
+
+    def test_sse(self) -> None:
+        """An event stream that has not begun does not move the client's last event id."""
+        first, *_ = [self.publish("demo:a", n) for n in range(3)]
+        _, body = self.leave(target("/sse", channel="demo:a", cursor=first))
+        self.assertIn(f"id: {first}\nevent: disconnect\n", body)

@@ -603,6 +603,22 @@ class SlowReaderTests(SocketTestCase):
         self.assertEqual(len(frames), 30 * 100)
         self.assertEqual({(each.opcode, each.payload) for each in frames}, {(PONG, b"x" * 100)})
 
+    def test_large_history(self) -> None:
+        """A reply to one who asks for much holds what fits into its queue; the rest comes for those who ask again."""
+        for n in range(60):
+            self.publish("demo:a", f"{n:02}" + "x" * 50_000)
+        ws = self.socket()
+        found, since = [], {}
+        for count in (20, 20, 20, 0):
+            ws.say({"id": 1, "history": {"channel": "demo:a", **since}})
+            (reply,) = ws.heard()
+            messages = reply["history"]["messages"]
+            self.assertEqual((len(messages), reply["history"]["offset"]), (count, 60))
+            found += [each["data"][:2] for each in messages]
+            if messages:
+                since = {"since": f"{messages[-1]['epoch']}:{messages[-1]['offset']}"}
+        self.assertEqual(found, [f"{n:02}" for n in range(60)])
+
     def test_history_flood(self) -> None:
         """One that asks for more than it reads is disconnected, with bounded memory."""
         for n in range(20):
