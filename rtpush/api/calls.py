@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from rtpush.api.revoking import ListRevocations, RevokeBody, list_revocations, revoke
 from rtpush.errors import Disconnect, ErrorCode, RtpushError, reconnects
 from rtpush.protocol.channel import Access
 from rtpush.protocol.cluster import NodeStatus
@@ -22,9 +23,9 @@ from rtpush.protocol.codecs import JSON
 from rtpush.protocol.commands import HistoryQuery, PresenceQuery, Publication, Publish, RawField
 from rtpush.protocol.lifecycle import State
 from rtpush.registry.connection import Connection
+from rtpush.registry.known import is_known
 from rtpush.registry.node import Node
 from rtpush.transports.commands import error_reply, history_result, presence_result, publish_result
-from rtpush.transports.http import is_known
 
 __all__ = ["CALLS", "OTHERS", "Call"]
 
@@ -32,6 +33,9 @@ __all__ = ["CALLS", "OTHERS", "Call"]
 OTHERS = "*"
 
 _log = Logger()
+
+#: To look it up takes longer than what is done with it.
+_SERVER = Access.SERVER
 
 _MAX_LISTED = 10_000
 _MAX_BATCH = 10_000
@@ -71,18 +75,20 @@ class ListConnections(_Body):
 
     channel: str | None = None
     transport: str | None = None
+    user: str | None = None
     limit: int = 100
 
 
 class DisconnectBody(_Body):
     """
-    End one connection, or all that follow a channel.
+    End one connection, all that follow a channel, or all of a user.
 
     ``reconnect`` says whether they come back; a ``code`` of 4000 to 4499 says so too, one of 4500 to 4999 the opposite.
     """
 
     connection: str | None = None
     channel: str | None = None
+    user: str | None = None
     code: int | None = None
     reason: str | None = None
     reconnect: bool = False
@@ -108,7 +114,8 @@ class Call(Generic[B]):
     :ivar body: The shape of its body.
     :ivar result: The shape of its result, as JSON Schema.
     :ivar summary: One line for the API's description.
-    :ivar perform: Does it on this node; fails or raises with :class:`RtpushError`.
+    :ivar perform: Does it on this node, and returns its result, or a Deferred if that is not known yet; fails or raises
+        with :class:`RtpushError`.
     :ivar merge: Makes one result of those of all nodes, this one's first; :obj:`None` for a call that is not done on
         each node.
     :ivar changes: Whether it does more than to look: then it must not succeed if other nodes were not asked.
@@ -117,30 +124,35 @@ class Call(Generic[B]):
     body: type[B]
     result: dict[str, Any]
     summary: str
-    perform: Callable[[Node, B], Deferred[dict[str, Any]]]
+    perform: Callable[[Node, B], Deferred[dict[str, Any]] | dict[str, Any]]
     merge: Callable[[B, list[dict[str, Any]]], dict[str, Any]] | None = None
     changes: bool = False
 
 
-def _publish(node: Node, body: Publish) -> Deferred[dict[str, Any]]:
-    return node.publish(JSON.publication(body), Access.SERVER).addCallback(publish_result)
+def _publish(node: Node, body: Publish) -> dict[str, Any] | Deferred[dict[str, Any]]:
+    published: Deferred[Any] = node.publish(JSON.publication(body), _SERVER)
+    if is_known(published):
+        return publish_result(published.result)  # type: ignore[arg-type]
+    result: Deferred[dict[str, Any]] = published.addCallback(publish_result)
+    return result
 
 
 def _response(node: Node, publication: Publication) -> dict[str, Any] | Deferred[dict[str, Any]]:
     """Publish a message of a batch; return its result or error, if that is known."""
-    published: Deferred[Any] = node.publish(publication, Access.SERVER)
+    published: Deferred[Any] = node.publish(publication, _SERVER)
     if is_known(published):
-        position: Any = published.result
-        return {"result": publish_result(position)}
+        return {"result": publish_result(published.result)}  # type: ignore[arg-type]
     response: Deferred[dict[str, Any]] = published.addCallback(publish_result)
-    return response.addCallbacks(lambda result: {"result": result}, error_reply)
+    return response.addCallbacks(lambda result: {"result": result}, error_reply, errbackArgs=(node,))
 
 
-def _responses(each: list[dict[str, Any] | Deferred[dict[str, Any]]]) -> Deferred[dict[str, Any]]:
+def _responses(
+    each: list[dict[str, Any] | Deferred[dict[str, Any]]],
+) -> dict[str, Any] | Deferred[dict[str, Any]]:
     """Gather results and errors of a batch, in its order."""
     later = [response for response in each if isinstance(response, Deferred)]
     if not later:
-        return succeed({"responses": each})
+        return {"responses": each}
     # They come in their order, and are put where they are missing.
     return gatherResults(later, consumeErrors=True).addCallback(_gathered, each)
 
@@ -150,18 +162,19 @@ def _gathered(came: list[dict[str, Any]], each: list[dict[str, Any] | Deferred[d
     return {"responses": [next(coming) if isinstance(response, Deferred) else response for response in each]}
 
 
-def _publish_batch(node: Node, body: PublishBatch) -> Deferred[dict[str, Any]]:
+def _publish_batch(node: Node, body: PublishBatch) -> dict[str, Any] | Deferred[dict[str, Any]]:
     _check_batch("messages", len(body.messages))
     responses: list[dict[str, Any] | Deferred[dict[str, Any]]] = []
     for message in body.messages:
         try:
             responses.append(_response(node, JSON.publication(message)))
         except RtpushError as error:
+            node.counts.refused(error.kind)
             responses.append({"error": error.as_dict()})
     return _responses(responses)
 
 
-def _broadcast(node: Node, body: Broadcast) -> Deferred[dict[str, Any]]:
+def _broadcast(node: Node, body: Broadcast) -> dict[str, Any] | Deferred[dict[str, Any]]:
     _check_batch("channels", len(body.channels))
     publication = JSON.publication(
         Publish(
@@ -184,11 +197,11 @@ def _check_batch(field: str, size: int) -> None:
 
 
 def _history(node: Node, body: HistoryQuery) -> Deferred[dict[str, Any]]:
-    return node.history(body, Access.SERVER).addCallback(history_result, JSON)
+    return node.history(body, _SERVER).addCallback(history_result, JSON)
 
 
 def _presence(node: Node, body: PresenceQuery) -> Deferred[dict[str, Any]]:
-    return node.presence(body.channel, Access.SERVER).addCallback(presence_result)
+    return node.presence(body.channel, _SERVER).addCallback(presence_result)
 
 
 def _channels(node: Node, body: ListChannels) -> Deferred[dict[str, Any]]:
@@ -235,7 +248,8 @@ def _connections(node: Node, body: ListConnections) -> Deferred[dict[str, Any]]:
     found = [
         connection
         for connection in _of_channel(node, body.channel)
-        if body.transport is None or connection.transport == body.transport
+        if (body.transport is None or connection.transport == body.transport)
+        and (body.user is None or connection.user == body.user)
     ]
     now = node.clock.seconds()
     listed = [
@@ -246,8 +260,9 @@ def _connections(node: Node, body: ListConnections) -> Deferred[dict[str, Any]]:
             "state": connection.state.value,
             "channels": list(connection.subscriptions),
             "since": round(now - connection.since, 3),
-            "peer": connection.sink.address(),
+            "peer": connection.peer or connection.sink.address(),
             "queued": connection.queued,
+            **({"user": connection.user} if connection.user else {}),
         }
         for connection in found[: body.limit]
     ]
@@ -269,15 +284,17 @@ def _of_channel(node: Node, channel: str | None) -> list[Connection]:
 
 
 def _disconnect(node: Node, body: DisconnectBody) -> Deferred[dict[str, Any]]:
-    if (body.connection is None) == (body.channel is None):
-        raise RtpushError(ErrorCode.BAD_REQUEST, "expected either connection or channel")
+    if (body.connection, body.channel, body.user).count(None) != 2 or body.user == "":
+        raise RtpushError(ErrorCode.BAD_REQUEST, "expected one of connection, channel and user")
     if body.code is not None and not 4000 <= body.code <= 4999:
         raise RtpushError(ErrorCode.BAD_REQUEST, f"code is {body.code}, expected 4000 to 4999")
     if body.reason is not None and len(body.reason.encode()) > 120:
         raise RtpushError(ErrorCode.BAD_REQUEST, "reason is longer than 120 bytes")
     comes_back = body.reconnect if body.code is None else reconnects(body.code)
     why = Disconnect.RECONNECT if comes_back else Disconnect.DISCONNECTED
-    if body.connection is None:
+    if body.user is not None:
+        found = [connection for connection in node.connections.values() if connection.user == body.user]
+    elif body.connection is None:
         found = _of_channel(node, body.channel)
     else:
         one = node.connections.get(body.connection)
@@ -379,7 +396,13 @@ CALLS: dict[str, Call[Any]] = {
     ),
     "presence": Call(
         PresenceQuery,
-        _object({"connections": _array(_object({"connection": _STRING, "transport": _STRING}, {"info": {}}))}),
+        _object(
+            {
+                "connections": _array(
+                    _object({"connection": _STRING, "transport": _STRING}, {"user": _STRING, "info": {}})
+                )
+            }
+        ),
         "List who is in a channel",
         _presence,
     ),
@@ -407,7 +430,8 @@ CALLS: dict[str, Call[Any]] = {
                             "since": _NUMBER,
                             "peer": _STRING,
                             "queued": _INTEGER,
-                        }
+                        },
+                        {"user": _STRING},
                     )
                 ),
                 "total": _INTEGER,
@@ -421,7 +445,7 @@ CALLS: dict[str, Call[Any]] = {
     "disconnect": Call(
         DisconnectBody,
         _object({"disconnected": _INTEGER}, _MISSING),
-        "End a connection, or all in a channel",
+        "End a connection, all in a channel, or all of a user",
         _disconnect,
         _count("disconnected"),
         changes=True,
@@ -433,6 +457,22 @@ CALLS: dict[str, Call[Any]] = {
         _unsubscribe,
         _count("unsubscribed"),
         changes=True,
+    ),
+    "revoke": Call(RevokeBody, _object({"until": _NUMBER}), "Take tokens back, on all nodes", revoke),
+    "revocations": Call(
+        ListRevocations,
+        _object(
+            {
+                "revocations": _array(
+                    _object(
+                        {"before": _NUMBER, "until": _NUMBER}, {"user": _STRING, "jti": _STRING, "channel": _STRING}
+                    )
+                ),
+                "total": _INTEGER,
+            }
+        ),
+        "List what is taken back",
+        list_revocations,
     ),
     "info": Call(
         InfoBody,

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rtpush.api.calls import CALLS, OTHERS, Call
+from rtpush.api.snapshot import SNAPSHOT
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.cluster import Answers
 from rtpush.protocol.codecs import JSON
@@ -24,6 +25,9 @@ __all__ = ["answering", "perform"]
 
 _log = Logger()
 
+#: The calls of the server API, and those that nodes make of each other alone.
+_CALLS = {**CALLS, "snapshot": SNAPSHOT}
+
 
 class _Question(msgspec.Struct, forbid_unknown_fields=True):
     """What one node asks another."""
@@ -32,19 +36,20 @@ class _Question(msgspec.Struct, forbid_unknown_fields=True):
     body: msgspec.Raw
 
 
-def perform(node: Node, name: str, body: msgspec.Struct) -> Deferred[dict[str, Any]]:
+def perform(node: Node, name: str, body: msgspec.Struct) -> dict[str, Any] | Deferred[dict[str, Any]]:
     """
     Do a call: on this node, and on the others if it is about all.
 
     What other nodes did not do or say is named in the result: ``missing`` has their ids.
 
-    :returns: The result. Fails with, or raises, :class:`RtpushError`; with ``unavailable`` if the others could not be
-        asked to do something that this node has done already.
+    :returns: The result, or a Deferred where it is not known yet. Fails with, or raises, :class:`RtpushError`; with
+        ``unavailable`` if the others could not be asked to do something that this node has done already.
     """
-    call = CALLS[name]
-    done: Deferred[Any] = call.perform(node, body)
-    if call.merge is not None and node.cluster is not None:
-        done.addCallback(_with_others, node, name, body)
+    call = _CALLS[name]
+    done = call.perform(node, body)
+    if call.merge is not None and node.cluster is not None and isinstance(done, Deferred):
+        merged: Deferred[dict[str, Any]] = done.addCallback(_with_others, node, name, body)
+        return merged
     return done
 
 
@@ -58,7 +63,7 @@ def answering(node: Node) -> Callable[[bytes], Deferred[bytes]]:
 
     def answer(question: bytes) -> Deferred[bytes]:
         asked = JSON.decode(question, _Question)
-        call = CALLS.get(asked.call)
+        call = _CALLS.get(asked.call)
         if call is None or call.merge is None:
             raise RtpushError(ErrorCode.BAD_REQUEST, f"{asked.call[:40]!r} is not asked of other nodes")
         body = JSON.decode(bytes(asked.body), call.body)
@@ -70,7 +75,7 @@ def answering(node: Node) -> Callable[[bytes], Deferred[bytes]]:
 
 def _with_others(own: dict[str, Any], node: Node, name: str, body: msgspec.Struct) -> Deferred[dict[str, Any]]:
     assert node.cluster is not None
-    call = CALLS[name]
+    call = _CALLS[name]
     question = msgspec.json.encode({"call": name, "body": body})
     asked: Deferred[Any] = node.cluster.ask(question)
     return asked.addCallbacks(_merged, _not_asked, callbackArgs=(call, body, own), errbackArgs=(call, own))

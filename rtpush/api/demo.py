@@ -24,8 +24,9 @@ from twisted.web.server import Request as WebRequest
 
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
+from rtpush.transports.endpoint import Endpoint, NotFound
 from rtpush.transports.handshake import Deflate, check_upgrade, header_items, response_head
-from rtpush.transports.http import Endpoint, NotFound, Request, answer_error, answer_json, read_body
+from rtpush.transports.http import Request, answer_error, answer_json, read_body
 
 __all__ = ["DemoNetwork"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 
 from rtpush.api.calls import CALLS
@@ -13,9 +16,17 @@ from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.codecs import JSON
 from rtpush.registry.node import Node
-from rtpush.transports.http import Endpoint, NotFound, Request, answer_json, finish_with, read_body
+from rtpush.transports.endpoint import Endpoint, NotFound
+from rtpush.transports.http import Request, answer_json, finish_with, read_body
 
-__all__ = ["Health", "Readiness", "api_resource"]
+__all__ = ["ApiCall", "Health", "Opens", "Readiness", "api_resource"]
+
+
+class Opens(Protocol):
+    """What knows who may make calls."""
+
+    def check(self, request: Request, /) -> None:
+        """Let a request pass, or raise :class:`RtpushError`."""
 
 
 class ApiCall(Endpoint):
@@ -23,7 +34,7 @@ class ApiCall(Endpoint):
 
     methods = (b"POST",)
 
-    def __init__(self, node: Node, origins: Origins, keys: ApiKeys, name: str) -> None:
+    def __init__(self, node: Node, origins: Origins, keys: Opens, name: str) -> None:
         super().__init__(origins)
         self._node = node
         self._keys = keys
@@ -33,7 +44,9 @@ class ApiCall(Endpoint):
         self._keys.check(request)
         body = JSON.decode(read_body(request) or b"{}", CALLS[self._name].body)
         result = perform(self._node, self._name, body)
-        return finish_with(request, result.addCallback(lambda done: answer_json(request, {"result": done})))
+        if isinstance(result, Deferred):
+            return finish_with(request, result.addCallback(lambda done: answer_json(request, {"result": done})))
+        return answer_json(request, {"result": result})
 
 
 class OpenApiDocument(Endpoint):

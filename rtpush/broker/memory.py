@@ -19,8 +19,8 @@ from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
 from rtpush.errors import RtpushError
-from rtpush.interfaces import IBroker, IBrokerReceiver, IHealthCheck, IPresence
-from rtpush.protocol.channel import Namespaces
+from rtpush.interfaces import IBroker, IBrokerReceiver, IHealthCheck, IPresence, IReconfigurable
+from rtpush.protocol.channel import Namespace, Namespaces
 from rtpush.protocol.commands import Publication
 from rtpush.protocol.history import History
 from rtpush.protocol.message import Message
@@ -67,7 +67,7 @@ class _Channel:
         self.used = now
 
 
-@implementer(IBroker, IPresence, IHealthCheck)
+@implementer(IBroker, IPresence, IHealthCheck, IReconfigurable)
 class MemoryBroker:
     """
     Keeps everything in this process.
@@ -170,6 +170,21 @@ class MemoryBroker:
     def problem(self) -> str | None:
         return None
 
+    # IReconfigurable
+
+    def reconfigured(self, namespaces: Sequence[Namespace], message_bytes: int) -> None:
+        now = self._clock.seconds()
+        for name, state in self._channels.items():
+            try:
+                namespace = self._namespaces.of(name)
+            except RtpushError:
+                # Nobody can publish there, and what it keeps expires as before.
+                continue
+            if state.history.size != namespace.history_size:
+                state.history.size = namespace.history_size
+            state.history.ttl = namespace.history_ttl
+            self._wheel.set(name, now)
+
     def _channel(self, name: str) -> _Channel:
         """Return what is kept of a channel, beginning it if nothing is."""
         state = self._channels.get(name)
@@ -190,12 +205,11 @@ class MemoryBroker:
             if used[0] > now - self._idempotency_window:
                 return used[1]
             del state.keys[key]
-        position: Position | None = None
-        message = publication.message()
-        if publication.history:
-            position = state.history.next_position()
-            message = Message(message.channel, message.payload, message.event, position)
-            state.history.append(message, now)
+        history = state.history
+        position = Position(history.epoch, history.top + 1) if publication.history else None
+        message = Message(publication.channel, publication.payload, publication.event, position)
+        if position is not None:
+            history.append(message, now)
         if key is not None:
             state.keys = state.keys or OrderedDict()
             state.keys[key] = (now, position)

@@ -57,6 +57,8 @@ class EveryCallTests(CallTestCase):
             ("disconnect", {"connection": "x", "after": 1}),
             ("unsubscribe", {"channel": "a", "code": 1}),
             ("info", {"node": "x"}),
+            ("revoke", {"user": "42", "ttl": 60, "before": 1}),
+            ("revocations", {"user": "42"}),
         ):
             self.assert_bad(name, body)
 
@@ -64,7 +66,8 @@ class EveryCallTests(CallTestCase):
         """No body is an empty object, which is enough where nothing must be said."""
         for name in CALLS:
             answer = self.ask(f"/api/v1/{name}", method="POST")
-            self.assertEqual(answer.status, 200 if name in ("channels", "connections", "info") else 400, name)
+            enough = name in ("channels", "connections", "info", "revocations")
+            self.assertEqual(answer.status, 200 if enough else 400, name)
             self.assertEqual(self.ask(f"/api/v1/{name}", method="POST", body=b"{}").status, answer.status)
 
     def test_content_type(self) -> None:

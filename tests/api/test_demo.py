@@ -22,7 +22,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from rtpush.api import demo
 from rtpush.auth.origin import Origins
 from rtpush.protocol.wheel import TimerWheel
-from rtpush.transports.http import PushSite
+from rtpush.registry.counts import Counts
+from rtpush.transports.site import PushSite
 
 SESSION = "viewer-0001"
 OTHER = "viewer-0002"
@@ -141,6 +142,7 @@ class DemoNetworkTests(SynchronousTestCase):
             root,
             Clock(),
             wheel=TimerWheel(1, 0),
+            counts=Counts(),
             request_bytes=4096,
             timeout=20,
             retry_after=lambda: 1,

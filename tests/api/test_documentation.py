@@ -70,4 +70,4 @@ class PageTests(SynchronousTestCase):
         sentence = re.search(r"``event: gap``.*?are not allowed", PAGE, re.DOTALL)
         assert sentence is not None
         named = {name.removeprefix("event: ") for name in re.findall(r"``((?:event: )?\w+)``", sentence[0])}
-        self.assertEqual(named & {"open", "gap", "unsubscribed", "disconnect"}, RESERVED_EVENTS)
+        self.assertEqual(named & {"open", "gap", "unsubscribed", "token_expiring", "disconnect"}, RESERVED_EVENTS)

@@ -655,7 +655,7 @@ class BrokerContract(TestCase):
     async def test_presence(self) -> None:
         """Whoever joined and did not leave is listed, with what it said of itself."""
         presence = await self.begin_presence()
-        ann = PresenceEntry("c1", "websocket", b'{"name":"Ann"}')
+        ann = PresenceEntry("c1", "websocket", b'{"name":"Ann"}', "Ann: a b/%20\u00e9")
         bob = PresenceEntry("c2", "sse")
         self.assertEqual(list(await presence.presence("h:a")), [])
         await presence.join("h:a", ann)

@@ -83,6 +83,25 @@ class MemoryTests(SynchronousTestCase):
         """Let time pass in steps."""
         self.clock.pump([step] * round(seconds / step))
 
+    def test_reconfigured(self) -> None:
+        """Channels keep as much, and as long, as their namespaces say now; one without any keeps what it has."""
+        old = [Namespace(name="h", history_size=3, history_ttl=60.0), Namespace(name="x", history_size=3)]
+        namespaces = Namespaces(old)
+        self.broker = MemoryBroker(self.clock, namespaces, position_ttl=1000.0, idempotency_window=300.0)
+        self.successResultOf(self.broker.start(self.receiver))
+        self.addCleanup(self.broker.stop)
+        for number in range(3):
+            self.publish("h:a", number)
+            self.publish("x:a", number)
+        new = [Namespace(name="h", history_size=4, history_ttl=10.0)]
+        namespaces.replace(new)
+        self.broker.reconfigured(new, 65536)
+        self.publish("h:a", 3)
+        self.assertEqual(numbers(self.history("h:a").messages), [0, 1, 2, 3])
+        self.wait(11)
+        self.assertEqual(numbers(self.history("h:a").messages), [])
+        self.assertEqual(numbers(self.history("x:a").messages), [0, 1, 2])
+
     def test_everything_at_once(self) -> None:
         """Nothing here waits for anything: what was published is delivered when the call returns."""
         self.broker.subscribe("h:a")

@@ -27,9 +27,9 @@ from rtpush.broker.redis.scripts import Scripts, milliseconds
 from rtpush.broker.redis.session import Dialler, Session
 from rtpush.broker.redis.shard import Shard
 from rtpush.errors import RtpushError
-from rtpush.interfaces import IBroker, IBrokerReceiver, ICluster, IHealthCheck, IPresence
-from rtpush.protocol.channel import Namespaces
-from rtpush.protocol.cluster import Answers, NodeStatus
+from rtpush.interfaces import IBroker, IBrokerReceiver, ICluster, IHealthCheck, ILinked, IPresence, IReconfigurable
+from rtpush.protocol.channel import Namespace, Namespaces
+from rtpush.protocol.cluster import Answers, LinkStatus, NodeStatus
 from rtpush.protocol.commands import Publication
 from rtpush.protocol.position import MAX_OFFSET, Position
 from rtpush.protocol.pushes import PresenceEntry
@@ -50,7 +50,7 @@ _PATIENCE = 0.6
 _MOST_PENDING = 20_000
 
 
-@implementer(IBroker, IPresence, ICluster, IHealthCheck)
+@implementer(IBroker, IPresence, ICluster, IHealthCheck, ILinked, IReconfigurable)
 class RedisBroker:
     """
     Carries messages through Redis.
@@ -80,6 +80,7 @@ class RedisBroker:
     ) -> None:
         self._clock = clock
         self._namespaces = namespaces
+        self._scripts = scripts
         self._position_ttl = milliseconds(position_ttl)
         self._window = round(idempotency_window * 1000)
         self._salt = secrets.token_hex(8)
@@ -252,6 +253,13 @@ class RedisBroker:
         shard, session = self._any()
         return await self._questions.ask(session, question, await shard.membership.others(session))
 
+    # IReconfigurable
+
+    def reconfigured(self, namespaces: Sequence[Namespace], message_bytes: int) -> None:
+        # Nodes say with each message how it is kept. Those who publish without a node use what is in Redis, which is
+        # brought there with the next connection.
+        self._scripts.reconfigure(namespaces, message_bytes)
+
     # IHealthCheck
 
     def problem(self) -> str | None:
@@ -259,6 +267,11 @@ class RedisBroker:
         if any(shard.link.problem is None for shard in self._shards):
             return None
         return "; ".join(f"Redis {shard.link.name}: {shard.link.problem}" for shard in self._shards)
+
+    # ILinked
+
+    def links(self) -> Sequence[LinkStatus]:
+        return [shard.status() for shard in self._shards]
 
     def _shard(self, channel: str) -> Shard:
         return self._shards[self._ring(channel)]

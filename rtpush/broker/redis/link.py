@@ -34,6 +34,7 @@ class Link:
     :param patience: Seconds for which one may wait for a session.
     :ivar session: The session, when there is one that is good.
     :ivar problem: What is wrong, in one line, when there is none.
+    :ivar sessions: How many good ones there were.
     """
 
     _log = Logger()
@@ -53,6 +54,7 @@ class Link:
         self.name = dialler.address.name
         self.session: Session | None = None
         self.problem: str | None = "it is not connected yet"
+        self.sessions = 0
         self._clock = clock
         self._dialler = dialler
         self._timeout = timeout
@@ -170,6 +172,7 @@ class Link:
 
     def _begin(self, session: Session) -> None:
         self.session = session
+        self.sessions += 1
         self.problem = None
         if self._logged is None or self._logged[0]:
             self._log.info("Redis {name}: connected", name=self.name)

@@ -60,6 +60,9 @@ class Membership:
         self._probe = 0
         self._probes: deque[tuple[int, float]] = deque()
         self._awaiting: Deferred[None] | None = None
+        #: How many seconds the last one took that is back, and when it was.
+        self._took = 0.0
+        self._back = clock.seconds()
         self._beating = False
 
     @property
@@ -92,10 +95,18 @@ class Membership:
     def took(self, probe: int) -> None:
         """A probe is back."""
         while self._probes and self._probes[0][0] <= probe:
-            self._probes.popleft()
+            self._back = self._clock.seconds()
+            self._took = self._back - self._probes.popleft()[1]
         waiting, self._awaiting = self._awaiting, None
         if waiting is not None and not waiting.called:
             waiting.callback(None)
+
+    def lag(self) -> float:
+        """Return how many seconds what is published takes to arrive; while nothing does, how long that is so."""
+        now = self._clock.seconds()
+        if self.link.session is None:
+            return now - self._back
+        return max(self._took, now - self._probes[0][1] if self._probes else 0.0)
 
     async def leave(self) -> None:
         """End in good order: nobody waits until this node is dead."""

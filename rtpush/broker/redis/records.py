@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, unquote
+
 import attrs
 
 from rtpush.errors import RtpushError
@@ -52,13 +54,15 @@ class Record:
 
 def said_of(entry: PresenceEntry) -> bytes:
     """Return what is kept of a connection in a channel."""
-    return entry.transport.encode() + b" " + entry.info
+    user = b":" + quote(entry.user, safe="").encode() if entry.user else b""
+    return entry.transport.encode() + user + b" " + entry.info
 
 
 def entry_of(connection: bytes, said: bytes) -> PresenceEntry:
     """Read what :func:`said_of` has written."""
-    transport, _, info = said.partition(b" ")
-    return PresenceEntry(connection.decode(), transport.decode(), info)
+    head, _, info = said.partition(b" ")
+    transport, _, user = head.decode().partition(":")
+    return PresenceEntry(connection.decode(), transport, info, unquote(user))
 
 
 def _given(data: bytes, kind: bytes) -> Payload:

@@ -66,26 +66,33 @@ class Scripts:
         idempotency_window: float,
     ) -> None:
         self.prefix = prefix
+        self._position_ttl = milliseconds(position_ttl)
+        self._window = round(idempotency_window * 1000)
         common = self._read("common")
         self._scripts = {
             name: Script.of(name, common + "".join(self._read(part) for part in parts))
             for name, parts in _PARTS.items()
         }
+        self.reconfigure(namespaces, message_bytes)
+
+    def reconfigure(self, namespaces: Iterable[Namespace], message_bytes: int) -> None:
+        """Make anew what depends on these."""
         kept = ", ".join(
             f"[{quoted(namespace.name)}] = {{ {namespace.history_size}, {milliseconds(namespace.history_ttl)} }}"
             for namespace in namespaces
         )
         foreign = (
-            common
+            self._read("common")
             + self._read("publish")
             + f"local NAMESPACES = {{ {kept} }}\n"
-            + f"local MESSAGE_BYTES, SALT = {message_bytes}, {quoted(prefix)}\n"
-            + f"local POSITION_TTL, WINDOW = {milliseconds(position_ttl)}, {round(idempotency_window * 1000)}\n"
+            + f"local MESSAGE_BYTES, SALT = {message_bytes}, {quoted(self.prefix)}\n"
+            + f"local POSITION_TTL, WINDOW = {self._position_ttl}, {self._window}\n"
             + self._read("publish_foreign")
         )
         self.foreign = Script.of("publish_foreign", foreign + "return publish_foreign(KEYS, ARGV)\n")
         self.library = (
-            f"#!lua name={prefix}\n{foreign}redis.register_function('{prefix}_publish', publish_foreign)\n"
+            f"#!lua name={self.prefix}\n{foreign}"
+            f"redis.register_function('{self.prefix}_publish', publish_foreign)\n"
         ).encode()
 
     def key(self, channel: str) -> str:

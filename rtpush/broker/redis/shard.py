@@ -12,6 +12,7 @@ from rtpush.broker.redis.link import Link
 from rtpush.broker.redis.membership import Membership
 from rtpush.broker.redis.presence import Presence
 from rtpush.broker.redis.session import Dialler, Session
+from rtpush.protocol.cluster import LinkStatus
 
 __all__ = ["Shard"]
 
@@ -64,6 +65,17 @@ class Shard:
         self.presence.tick()
         self.following.tick()
 
+    def status(self) -> LinkStatus:
+        """Tell how it is with this Redis."""
+        session = self.link.session
+        return LinkStatus(
+            name=self.link.name,
+            is_up=session is not None,
+            sessions=self.link.sessions,
+            lag=self.membership.lag(),
+            pending=0 if session is None else session.pending,
+        )
+
     async def _restore(self, session: Session) -> None:
         await session.follow([self._common])
         await self.membership.restore(session)
@@ -83,4 +95,5 @@ class Shard:
             else:
                 self.following.take(name, raw)
         except ValueError:
-            self._log.warn("Redis {name}: not published by us: {raw!r}", name=self.link.name, raw=raw[:100])
+            # What it is, is not ours to write down.
+            self._log.warn("Redis {name}: {size} bytes not published by us", name=self.link.name, size=len(raw))

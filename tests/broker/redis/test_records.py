@@ -63,10 +63,14 @@ class RecordTests(SynchronousTestCase):
             with self.subTest(raw=raw):
                 self.assertRaises(ValueError, self.parse, raw)
 
-    @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.binary(max_size=50))
-    def test_any(self, transport: str, info: bytes) -> None:
+    @given(
+        st.sampled_from(["websocket", "sse", "longpoll", "shortpoll"]),
+        st.binary(max_size=50),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    )
+    def test_any(self, transport: str, info: bytes, user: str) -> None:
         """Presence comes back as it was written."""
-        entry = PresenceEntry("c1", transport.replace(" ", ""), info)
+        entry = PresenceEntry("c1", transport, info, user)
         self.assertEqual(entry_of(b"c1", said_of(entry)), entry)
 
 
@@ -91,6 +95,16 @@ class ScriptTests(SynchronousTestCase):
             self.assertNotIn(b"@P@", script.text)
             self.assertIn(b"mine:", script.text)
         self.assertTrue(self.scripts("mine").library.startswith(b"#!lua name=mine\n"))
+
+    def test_reconfigured(self) -> None:
+        """Other namespaces and limits make what others publish by the one that a start with them would have made."""
+        scripts = self.scripts()
+        before = scripts.library
+        new = [Namespace(name="h", history_size=7)]
+        scripts.reconfigure(new, 20)
+        other = Scripts("rt", new, message_bytes=20, position_ttl=1.5, idempotency_window=0)
+        self.assertEqual((scripts.library, scripts.foreign), (other.library, other.foreign))
+        self.assertNotEqual(scripts.library, before)
 
     def test_milliseconds(self) -> None:
         """A time is never 0, which would be no time for Redis."""

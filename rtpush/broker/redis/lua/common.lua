@@ -4,7 +4,7 @@
 --   @P@:position:{CHANNEL}       a hash: the epoch, and the offset and time of its newest message
 --   @P@:history:{CHANNEL}        a stream: the records of the messages that are kept, each with the id OFFSET-0
 --   @P@:published:{CHANNEL}:KEY  the answer to a publish with this idempotency key
---   @P@:presence:{CHANNEL}       a hash: connection -> "NODE TRANSPORT INFO"
+--   @P@:presence:{CHANNEL}       a hash: connection -> "NODE TRANSPORT[:USER] INFO"
 --   @P@:channel:{CHANNEL}        not a key but what nodes subscribe to: each record as it is published
 --
 -- Times are microseconds since 1970. In a channel they ascend from message to message, so that each tells two messages

@@ -1,0 +1,3 @@
+"""Metrics: what a node counts, as Prometheus reads it."""
+
+__all__: list[str] = []
