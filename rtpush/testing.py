@@ -21,6 +21,7 @@ a :class:`twisted.internet.task.Clock`, which moves when the test says so.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -268,7 +269,8 @@ class InMemoryServer:
         self.network.site.stopFactory()
 
     def _start(self) -> None:
-        self.node = build_node(self._config, self.clock)
+        began = time.time() - self.clock.seconds()
+        self.node = build_node(self._config, self.clock, lambda: began + self.clock.seconds())
         self.network.site = build_site(self._config, self.node, self.clock)
         self.network.site.startFactory()
         self.node.start()

@@ -6,14 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
+from rtpush.auth.keys import KeyMistake, key_set
 from rtpush.protocol.channel import Namespace
 from rtpush.service import ini
-from rtpush.service.listen import is_local
+from rtpush.service.listen import is_local, is_proxied, secure_address
 from rtpush.service.schema import (
     AUTO,
     NAMESPACE,
     SECTIONS,
     Api,
+    Auth,
     Broker,
     Config,
     Poll,
@@ -22,9 +26,23 @@ from rtpush.service.schema import (
     Server,
     WebSocket,
 )
+from rtpush.service.tls import load_authorities, load_identity
 from rtpush.service.values import nearest
 
-__all__ = ["Api", "Broker", "Config", "ConfigError", "Poll", "Redis", "Server", "WebSocket", "load", "parse", "read"]
+__all__ = [
+    "Api",
+    "Auth",
+    "Broker",
+    "Config",
+    "ConfigError",
+    "Poll",
+    "Redis",
+    "Server",
+    "WebSocket",
+    "load",
+    "parse",
+    "read",
+]
 
 _NAMESPACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -94,10 +112,13 @@ def _build(sections: list[ini.Section]) -> Config:
     types = {section_type.name: section_type for section_type in SECTIONS}
     given: dict[str, dict[str, object]] = {}
     namespaces: list[Namespace] = []
+    silent: set[str] = set()
     lines: dict[tuple[str, str], int] = {}
     for section in sections:
         if section.name.startswith("namespace:"):
             namespaces.append(_namespace(section))
+            if "anonymous" not in section.entries:
+                silent.add(namespaces[-1].name)
         elif (section_type := types.get(section.name)) is not None:
             given[section.name] = _values(section, section_type)
             lines.update({(section.name, entry.name): entry.line for entry in section.entries.values()})
@@ -108,6 +129,9 @@ def _build(sections: list[ini.Section]) -> Config:
     parts: dict[str, Any] = {
         section_type.name: section_type.holder(**given.get(section_type.name, {})) for section_type in SECTIONS
     }
+    if parts["auth"].in_use:
+        # Where clients have tokens, who has none is let in only where the file says so.
+        namespaces = [attrs.evolve(each, anonymous=False) if each.name in silent else each for each in namespaces]
     config = Config(**parts, namespaces=tuple(namespaces))
     _check_together(config, lines)
     return config
@@ -142,11 +166,17 @@ def _values(section: ini.Section, section_type: SectionType) -> dict[str, object
 
 def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> None:
     """Check what no key can tell by itself."""
-    remote = [address for address in config.server.listen if not is_local(address)]
+    remote = [address for address in config.api.listen or config.server.listen if not is_local(address)]
     origins, workers = config.server.allowed_origins, config.server.workers
     backoff, limits, poll, redis = config.backoff, config.limits, config.poll, config.redis
     rules = (
         ("server", "allowed_origins", "*" in origins and len(origins) > 1, "expected * to stand alone"),
+        (
+            "server",
+            "trusted_proxies",
+            any(map(is_proxied, config.addresses)) and not config.server.trusted_proxies,
+            "expected the proxies that connect to the addresses with haproxy: before them",
+        ),
         (
             "server",
             "workers",
@@ -155,6 +185,12 @@ def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> Non
                 f"{'auto' if workers == AUTO else workers}: expected 1 with [broker] engine = memory, "
                 "whose messages do not reach other processes"
             ),
+        ),
+        (
+            "server",
+            "drain_notice",
+            config.server.drain_notice > config.server.drain_window,
+            f"{config.server.drain_notice:g}: expected at most drain_window, which is {config.server.drain_window:g}",
         ),
         (
             "backoff",
@@ -184,11 +220,35 @@ def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> Non
             ),
         ),
         (
+            "api",
+            "listen",
+            bool(set(config.api.listen) & set(config.server.listen)),
+            "expected other addresses than those of [server] listen",
+        ),
+        ("tls", "certificates", bool(unusable_tls := _unusable_certificates(config)), unusable_tls),
+        (
+            "tls",
+            "client_ca",
+            bool(config.tls.client_ca) and not (config.api.listen and all(map(secure_address, config.api.listen))),
+            "expected [api] listen, with addresses that begin with ssl: alone",
+        ),
+        ("tls", "client_ca", bool(problem := _unusable_authorities(config.tls.client_ca)), problem),
+        (
             "redis",
             "url",
             len({address.shard for address in redis.url}) < len(redis.url),
             "expected each server and database once",
         ),
+        (
+            "auth",
+            "cookie",
+            bool(config.auth.cookie) and "*" in origins,
+            (
+                f"{config.auth.cookie}: expected [server] allowed_origins to name the origins: "
+                "with * any page could use the cookies of its visitors"
+            ),
+        ),
+        ("auth", "keys", bool(unusable := _unusable(config.auth)), unusable),
         ("redis", "certificate", bool(redis.certificate) > bool(redis.key), "expected the key with it"),
         ("redis", "key", bool(redis.key) > bool(redis.certificate), "expected the certificate with it"),
         *(
@@ -200,6 +260,38 @@ def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> Non
     for section, key, broken, problem in rules:
         if broken:
             raise ini.Mistake(lines.get((section, key)), f"[{section}] {key}: {problem}")
+
+
+def _unusable_certificates(config: Config) -> str:
+    """Say why there are not the certificates that are needed, or nothing."""
+    if not config.tls.certificates:
+        bare = [each for each in config.addresses if (secure := secure_address(each)) and secure.files is None]
+        return f"expected one for {ini.show(bare[0])}, which names none itself" if bare else ""
+    try:
+        for files in config.tls.certificates:
+            load_identity(files)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _unusable_authorities(path: str) -> str:
+    """Say why the certificates of authorities cannot be used, or nothing."""
+    try:
+        if path:
+            load_authorities(path)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _unusable(auth: Auth) -> str:
+    """Say why the keys for tokens cannot be used, or nothing."""
+    try:
+        key_set(auth.keys)
+    except KeyMistake as mistake:
+        return str(mistake)
+    return ""
 
 
 def _unreadable(path: str) -> str:

@@ -14,12 +14,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rtpush.transports.polling import Polling, polling_of
 from rtpush.transports.tcp import Address, Stream, address_of
 
-__all__ = ["Port"]
+__all__ = ["Port", "shut_down"]
 
 #: The most connections that are accepted before other work is done.
 _MOST_AT_ONCE = 100
+
+#: The most connections that may have waited to be accepted.
+_MOST_WAITING = 65536
 
 #: Seconds without accepting after the system had no room for another connection. They wait, or others accept them.
 _REST = 0.5
@@ -54,6 +58,7 @@ class Port:
             # Connections have it from here: so none has to be told.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._reactor = reactor
+        self._polling = polling_of(reactor)
         self._socket = listening
         # What the public method does around this one is to make a socket object, which costs half as much again as all
         # that is done here for a connection.
@@ -82,6 +87,27 @@ class Port:
             self._socket.close()
             self._factory.doStop()
         return succeed(None)
+
+    def accept_waiting(self) -> None:
+        """Accept all connections that wait now, since soon nobody will."""
+        for _ in range(_MOST_WAITING):
+            try:
+                fd, peer = self._accept()
+            except ConnectionAbortedError:
+                continue
+            except OSError:
+                return
+            self._serve(fd, peer)
+
+    def refuse(self) -> None:
+        """Refuse connections from now on, for all processes that share the socket."""
+        shut_down(self._socket)
+
+    def serve_with(self, factory: IProtocolFactory) -> None:
+        """Serve the connections to come by another factory."""
+        before, self._factory = self._factory, factory
+        factory.doStart()
+        before.doStop()
 
     def getHost(self) -> Address:
         return address_of(self._family, self._socket.getsockname())
@@ -136,13 +162,17 @@ class Port:
         if protocol is None:
             os.close(fd)
             return
-        stream = Stream(self._reactor, fd, self._family, protocol)
+        stream = Stream(self._polling, fd, self._family, protocol)
         try:
             stream.resumeProducing()
             protocol.makeConnection(stream)
         except Exception:
             self._log.failure("a connection cannot be served")
             stream.abortConnection()
+        else:
+            if isinstance(self._polling, Polling):
+                # Who connects has mostly said something by now.
+                self._polling.look(stream)
 
     def _pause(self, error: OSError) -> None:
         self._log.warn("accepting no connection for {rest} s: {reason}", rest=_REST, reason=error.strerror)
@@ -152,3 +182,12 @@ class Port:
     def _go_on(self) -> None:
         self._rest = None
         self._reactor.addReader(self)
+
+
+def shut_down(listening: socket.socket) -> None:
+    """Refuse connections from now on, for all processes that share a socket."""
+    try:
+        listening.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # Not every system can do that to a listening socket.
+        pass

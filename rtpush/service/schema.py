@@ -6,13 +6,22 @@ What the configuration is: the classes that hold it, and the table of its sectio
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+from urllib.parse import urlsplit
+
 import attrs
 
+from rtpush.auth.keys import KeySource, parse_source
+from rtpush.auth.tokens import TokenRules
 from rtpush.broker.redis.address import RedisAddress, parse_address
+from rtpush.protocol.addresses import TrustedProxies
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, SlowReader
 from rtpush.protocol.limits import Limits
 from rtpush.service.listen import listen_address
+from rtpush.service.tls import CertificateFiles, Tls
 from rtpush.service.values import Many, One, Value, boolean, choice, integer, matching, member, number, origin, url
 
 __all__ = [
@@ -20,9 +29,12 @@ __all__ = [
     "NAMESPACE",
     "SECTIONS",
     "Api",
+    "Auth",
     "Broker",
     "Config",
     "Key",
+    "Log",
+    "Metrics",
     "Poll",
     "Redis",
     "SectionType",
@@ -34,6 +46,9 @@ _TRANSPORTS = ("websocket", "sse", "longpoll", "shortpoll")
 _HOUR = 3600
 _YEAR = 366 * 24 * _HOUR
 _GIBIBYTE = 1 << 30
+
+#: What a line of the log can be, from the least to the most important.
+LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 #: As a number of workers: one per processor.
 AUTO = 0
@@ -48,16 +63,27 @@ class Server:
     :ivar workers: How many processes there are, or :data:`AUTO`.
     """
 
+    @property
+    def name(self) -> str:
+        """What this process is called."""
+        return self.node or f"{socket.gethostname()}-{os.getpid()}"
+
     listen: tuple[str, ...]
     node: str = ""
     workers: int = 1
     public_url: str = ""
     transports: tuple[str, ...] = _TRANSPORTS
     allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     heartbeat: float = 30.0
     heartbeat_grace: float = 10.0
+    drain_window: float = 15.0
+    drain_notice: float = 3.0
+    watchdog: float = 15.0
+    http2: bool = True
     echo: bool = False
     demo: bool = False
+    dashboard: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -78,10 +104,66 @@ class Poll:
 
 @attrs.frozen(kw_only=True)
 class Api:
-    """``[api]``: who may use the server API."""
+    """
+    ``[api]``: who may use the server API.
+
+    :ivar listen: Where it is served; empty for where all else is.
+    """
+
+    listen: tuple[str, ...] = ()
+    keys: tuple[str, ...] = attrs.field(default=(), repr=False)
+    open: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Metrics:
+    """``[metrics]``: who may read them, besides those who may use the server API."""
 
     keys: tuple[str, ...] = attrs.field(default=(), repr=False)
     open: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Log:
+    """
+    ``[log]``.
+
+    :ivar modules: Modules whose lines have another least level than ``level``, and that.
+    """
+
+    format: str = "text"
+    level: str = "info"
+    modules: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Auth:
+    """
+    ``[auth]``: which tokens are good.
+
+    :ivar jwks: Where more keys are: ``file:`` and a path, or a URL; empty for nowhere.
+    """
+
+    keys: tuple[KeySource, ...] = ()
+    jwks: str = ""
+    jwks_interval: float = 300.0
+    issuer: str = ""
+    audience: str = ""
+    leeway: float = 5.0
+    require_exp: bool = True
+    cookie: str = ""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a token can be good at all."""
+        return bool(self.keys or self.jwks)
+
+    @property
+    def rules(self) -> TokenRules:
+        """What is asked of tokens."""
+        return TokenRules(
+            issuer=self.issuer, audience=self.audience, leeway=self.leeway, require_exp=self.require_exp
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -116,9 +198,22 @@ class Config:
     websocket: WebSocket = attrs.Factory(WebSocket)
     poll: Poll = attrs.Factory(Poll)
     api: Api = attrs.Factory(Api)
+    tls: Tls = attrs.Factory(Tls)
+    auth: Auth = attrs.Factory(Auth)
+    metrics: Metrics = attrs.Factory(Metrics)
+    log: Log = attrs.Factory(Log)
     broker: Broker = attrs.Factory(Broker)
     redis: Redis = attrs.Factory(Redis)
     namespaces: tuple[Namespace, ...] = ()
+
+    def tls_of(self, address: str) -> Tls:
+        """Return what holds for an address that speaks TLS: clients show certificates to the server API alone."""
+        return self.tls if address in self.api.listen else attrs.evolve(self.tls, client_ca="")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where a process listens: for clients, then for the server API alone."""
+        return (*self.server.listen, *self.api.listen)
 
 
 @attrs.frozen
@@ -159,13 +254,50 @@ class SectionType:
         return attrs.fields_dict(self.holder)[key.field].default
 
 
+def _proxy(text: str) -> str:
+    TrustedProxies([text])
+    return text
+
+
+_PROXY = One("an IP address, a network such as 10.0.0.0/8, or unix", _proxy)
+
+
+def _module_level(text: str) -> tuple[str, str]:
+    module, _, level = (part.strip() for part in text.partition("="))
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", module) is None or level not in LOG_LEVELS:
+        raise ValueError
+    return module, level
+
+
+def _certificate_files(text: str) -> CertificateFiles:
+    certificate, *key = text.split()
+    if len(key) > 1:
+        raise ValueError
+    return CertificateFiles(certificate, key[0] if key else certificate)
+
+
 def _workers() -> One:
     whole = integer(1, 256)
     return One(f"{whole.expected}, or auto", lambda text: AUTO if text == "auto" else whole.convert(text))
 
 
+def _jwks() -> One:
+    def convert(text: str) -> str:
+        if re.fullmatch(r"file:[^\0]+", text) is not None:
+            return text
+        parts = urlsplit(text)
+        plain = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        # Whoever can change the keys on their way can make tokens: no plain HTTP over a network.
+        if re.fullmatch(r"[!-~]+", text) is None or not parts.hostname or not (parts.scheme == "https" or plain):
+            raise ValueError
+        return text
+
+    return One("file: and a path, or a URL that begins with https://", convert)
+
+
 _API_KEY = matching(r"[!-~]{16,200}", "a key of 16 to 200 printable ASCII characters without space", secret=True)
 _REDIS_URL = One("an address such as redis://127.0.0.1:6379/0", parse_address, secret=True)
+_PRINTABLE = matching(r"[!-~]{1,255}", "1 to 255 printable ASCII characters without space")
 _FILE = matching(r"[^\0]+", "the path of a file")
 
 SECTIONS = (
@@ -204,6 +336,11 @@ SECTIONS = (
                 "The web origins whose pages may connect, separated by commas. * is all; none is the node's own only.",
             ),
             Key(
+                "trusted_proxies",
+                Many(_PROXY, commas=True),
+                "The proxies that are believed when they say who their clients are, separated by commas.",
+            ),
+            Key(
                 "heartbeat",
                 number(0.1, _HOUR),
                 "Seconds within which each side sends something. Firewalls forget what is idle for a minute.",
@@ -213,8 +350,25 @@ SECTIONS = (
                 number(0.1, _HOUR),
                 "Seconds that a heartbeat may be late before the connection counts as dead.",
             ),
+            Key(
+                "drain_window",
+                number(0, _HOUR),
+                "Seconds that leaving takes at most: clients are told to go to other nodes one after the other.",
+            ),
+            Key(
+                "drain_notice",
+                number(0, _HOUR),
+                "Seconds of these in which all goes on as before, but /readyz says no, so that balancers see it first.",
+            ),
+            Key(
+                "watchdog",
+                number(1, _HOUR),
+                "Seconds of silence after which a worker counts as hung and is replaced.",
+            ),
+            Key("http2", boolean(), "Whether HTTP/2 is offered where TLS is spoken. WebSockets stay on HTTP/1.1."),
             Key("echo", boolean(), "Whether /echo sends each WebSocket message back: for conformance tests."),
             Key("demo", boolean(), "Whether /demo serves the demo page."),
+            Key("dashboard", boolean(), "Whether /admin serves the dashboard, for those who have a key of [api]."),
         ),
     ),
     SectionType(
@@ -252,6 +406,62 @@ SECTIONS = (
                 "The most messages in one page of history, and in the answer to a poll.",
             ),
             Key("header_timeout", number(0.1, _HOUR), "Seconds in which the head of a request must have come."),
+            Key(
+                "connect_rate",
+                number(0, 1_000_000, "a number a second"),
+                "The most clients that a process lets in a second; others are told when to come back. 0 is no limit.",
+            ),
+            Key(
+                "connect_burst",
+                integer(1, 10_000_000),
+                "The most that it lets in at once, after a quiet time.",
+            ),
+            Key("header_bytes", integer(1024, 1 << 20), "The largest head of an HTTP request, with its URL, in bytes."),
+            Key(
+                "max_waiting",
+                integer(1, 10_000_000),
+                "The most connections that may wait for a request; beyond it, the one is closed that waits longest.",
+            ),
+            Key(
+                "max_connections",
+                integer(0, 10_000_000),
+                "The most clients that a process has. 0 is no limit but that of open files.",
+            ),
+            Key(
+                "connections_per_ip",
+                integer(0, 10_000_000),
+                "The most clients of one address that a process has. 0 is no limit.",
+            ),
+            Key(
+                "connections_per_user",
+                integer(0, 10_000_000),
+                "The most clients of one user of tokens that a process has. 0 is no limit.",
+            ),
+            Key(
+                "connect_rate_per_ip",
+                number(0, 1_000_000, "a number a second"),
+                "The most clients of one address that a process lets in a second. 0 is no limit.",
+            ),
+            Key(
+                "command_rate",
+                number(0, 1_000_000, "a number a second"),
+                "The most commands a second of one WebSocket. 0 is no limit.",
+            ),
+            Key(
+                "publish_rate",
+                number(0, 1_000_000, "a number a second"),
+                "The most messages a second that one WebSocket publishes. 0 is no limit.",
+            ),
+            Key(
+                "command_rate_per_ip",
+                number(0, 1_000_000, "a number a second"),
+                "The most commands and polls a second of one address. 0 is no limit.",
+            ),
+            Key(
+                "publish_rate_per_ip",
+                number(0, 1_000_000, "a number a second"),
+                "The most messages a second that one address publishes. 0 is no limit.",
+            ),
         ),
     ),
     SectionType(
@@ -283,6 +493,11 @@ SECTIONS = (
         Api,
         (
             Key(
+                "listen",
+                Many(listen_address()),
+                "Where the server API, the metrics and the dashboard are served: then nowhere else. One a line.",
+            ),
+            Key(
                 "keys",
                 Many(_API_KEY),
                 "The API keys, one a line. Without any, and unless it is open, the server API is closed.",
@@ -291,6 +506,82 @@ SECTIONS = (
                 "open",
                 boolean(),
                 "Whether the server API is open to all: only where every address is a loopback or Unix one.",
+            ),
+        ),
+    ),
+    SectionType(
+        "tls",
+        Tls,
+        (
+            Key(
+                "certificates",
+                Many(One("the file of a certificate and, after a space, that of its key", _certificate_files)),
+                "The certificates of the ssl: addresses, one a line: its file, and that of its key.",
+            ),
+            Key("min_version", choice("1.2", "1.3"), "The oldest version of TLS that is spoken: 1.2 or 1.3."),
+            Key(
+                "client_ca",
+                _FILE,
+                "The file of the authorities that sign the certificates of backends: at [api] listen, they need one.",
+            ),
+        ),
+    ),
+    SectionType(
+        "metrics",
+        Metrics,
+        (
+            Key(
+                "keys",
+                Many(_API_KEY),
+                "Keys that open /metrics and nothing else, one a line. Those of the server API open it too.",
+            ),
+            Key("open", boolean(), "Whether all may read /metrics who reach this node. They may if [api] is open."),
+        ),
+    ),
+    SectionType(
+        "log",
+        Log,
+        (
+            Key(
+                "format",
+                choice("text", "json"),
+                "How the log is written: text, a line for people; or json, an object a line for machines.",
+            ),
+            Key("level", choice(*LOG_LEVELS), "The least that is logged: debug, info, warn, error or critical."),
+            Key(
+                "modules",
+                Many(One("a module and its level, such as rtpush.broker=debug", _module_level), commas=True),
+                "Modules with another level, with those below them: name=level, separated by commas.",
+            ),
+        ),
+    ),
+    SectionType(
+        "auth",
+        Auth,
+        (
+            Key(
+                "keys",
+                Many(One("an id, an algorithm and a key, with spaces between them", parse_source, secret=True)),
+                "The keys that tokens are signed with, one a line: an id (kid), an algorithm and the key.",
+            ),
+            Key("jwks", _jwks(), "Where more keys are published: file: and a path, or the URL of a JSON Web Key Set."),
+            Key(
+                "jwks_interval",
+                number(10, 24 * _HOUR),
+                "Seconds after which they are read again. That is done too when a token names a key that is not known.",
+            ),
+            Key("issuer", _PRINTABLE, "What tokens must have as their issuer (iss). By default anything."),
+            Key(
+                "audience",
+                _PRINTABLE,
+                "What tokens must have in their audience (aud). By default a token for an audience is refused.",
+            ),
+            Key("leeway", number(0, 300), "Seconds by which the clock of whoever makes tokens may differ from ours."),
+            Key("require_exp", boolean(), "Whether each token must say when it ends (exp)."),
+            Key(
+                "cookie",
+                matching(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, dots, underscores and hyphens"),
+                "The name of the cookie in which browsers may have their token. By default cookies are not looked at.",
             ),
         ),
     ),
@@ -362,8 +653,28 @@ NAMESPACE = SectionType(
             "The most messages that each channel keeps, for those who come back. 0 keeps none.",
         ),
         Key("history_ttl", number(0.1, 10 * _YEAR), "Seconds for which a message is kept."),
-        Key("subscribe", member(Access), "Who may subscribe: anyone or server."),
-        Key("publish", member(Access), "Who may publish: anyone, or server (the server API only)."),
+        Key("subscribe", member(Access), "Who may subscribe: anyone, token (whose token permits it) or server."),
+        Key("publish", member(Access), "Who may publish: anyone, token, or server (the server API only)."),
+        Key(
+            "read_history",
+            member(Access),
+            "Who may ask for history: anyone, token or server. By default those who may subscribe.",
+        ),
+        Key(
+            "read_presence",
+            member(Access),
+            "Who may ask for presence: anyone, token or server. By default those who may subscribe.",
+        ),
+        Key(
+            "anonymous",
+            boolean(),
+            "Whether clients without a token may do anything here. By default no as soon as [auth] has keys.",
+        ),
+        Key(
+            "user_limited",
+            boolean(),
+            "Whether a channel such as chat:room#42#43 is for the users 42 and 43 alone.",
+        ),
         Key("presence", boolean(), "Whether the connections of a channel can be listed."),
         Key(
             "join_leave",
@@ -373,7 +684,7 @@ NAMESPACE = SectionType(
         Key(
             "slow_reader",
             member(SlowReader),
-            "What happens to a reader whose queue is full: recover (it goes on from history) or disconnect.",
+            "What happens to a reader that does not keep up: recover (it goes on from history), latest or disconnect.",
         ),
         Key("poll_max_age", integer(0, 86400), "Seconds for which caches may keep the answer of a short poll."),
     ),

@@ -17,14 +17,17 @@ from typing import Any
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IProtocolNegotiationFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 
-from rtpush.service.port import Port
+from rtpush.service.listen import SecureAddress, secure_address, unproxied
+from rtpush.service.port import Port, shut_down
+from rtpush.service.tls import Contexts, Tls, load_authorities, load_identity
+from rtpush.transports.proxied import ProxiedFactory
 
-__all__ = ["CannotListen", "listen", "listen_inherited"]
+__all__ = ["CannotListen", "is_kept", "listen", "listen_inherited", "secured"]
 
 
 #: How many connections may wait to be accepted if the endpoint does not say. Twisted's endpoints say this number then,
@@ -32,22 +35,28 @@ __all__ = ["CannotListen", "listen", "listen_inherited"]
 _BACKLOG = 4096
 _UNSAID = 50
 
+#: What holds for TLS if nothing is said.
+_NOTHING_SAID = Tls()
+
 
 class CannotListen(Exception):
     """An address cannot be had. Its text is one line."""
 
 
-def listen(reactor: Any, address: str, factory: IProtocolFactory) -> IListeningPort:
+def listen(reactor: Any, address: str, factory: IProtocolFactory, tls: Tls = _NOTHING_SAID) -> IListeningPort:
     """
     Listen on an address.
 
     :param address: A Twisted endpoint string.
+    :param tls: What holds for the address if it speaks TLS.
     :raises CannotListen: if that is impossible.
     """
-    return _listen(_Opening(reactor), address, factory)
+    return _listen(_Opening(reactor), address, factory, tls)
 
 
-def listen_inherited(reactor: Any, fd: int, address: str, factory: IProtocolFactory) -> IListeningPort:
+def listen_inherited(
+    reactor: Any, fd: int, address: str, factory: IProtocolFactory, tls: Tls = _NOTHING_SAID
+) -> IListeningPort:
     """
     Listen on a socket that another process has opened for an address.
 
@@ -56,49 +65,74 @@ def listen_inherited(reactor: Any, fd: int, address: str, factory: IProtocolFact
     :raises CannotListen: if that is impossible.
     """
     inherited = _Inherited(reactor, fd)
-    if address.startswith("systemd:"):
+    if is_kept(address):
         # Only the process that systemd has started can look it up.
         return inherited.accept(factory)
-    return _listen(inherited, address, factory)
+    return _listen(inherited, address, factory, tls)
 
 
-def _listen(reactor: Any, address: str, factory: IProtocolFactory) -> IListeningPort:
+def secured(
+    reactor: Any, address: str, factory: IProtocolFactory, tls: Tls = _NOTHING_SAID
+) -> IProtocolFactory | None:
+    """
+    Return what serves the connections to an address by the certificates that are in their files now.
+
+    :returns: Nothing if the address is none with a certificate.
+    :raises CannotListen: if the files cannot be used.
+    """
+    if not unproxied(address).startswith("ssl:"):
+        return None
+    wrapped: IProtocolFactory = _result(address, _Securing(reactor), factory, tls)
+    return wrapped
+
+
+def is_kept(address: str) -> bool:
+    """Tell whether somebody else keeps the socket of an address when this process ends: it is for the next one."""
+    return unproxied(address).startswith("systemd:")
+
+
+def _listen(opening: _Opening, address: str, factory: IProtocolFactory, tls: Tls) -> IListeningPort:
+    port: IListeningPort = _result(address, opening, factory, tls)
+    return port
+
+
+def _result(address: str, opening: _Opening, factory: IProtocolFactory, tls: Tls) -> Any:
+    """Return what an endpoint makes of what an address says."""
     try:
-        listening = serverFromString(reactor, address).listen(factory)
+        endpoint = unproxied(address)
+        secure = secure_address(address)
+        if secure is not None:
+            endpoint = secure.endpoint
+            factory = _wrapped(opening.reactor, factory, secure, tls)
+        listening = serverFromString(opening, endpoint).listen(factory)
     except (ValueError, LookupError, OSError) as error:
         raise CannotListen(f"{address}: cannot listen: {error}") from error
     # Endpoints that listen have a result at once. A Deferred would keep what is wrong to itself.
-    ports: list[IListeningPort] = []
+    results: list[Any] = []
     failures: list[Failure] = []
-    listening.addCallbacks(ports.append, failures.append)
+    listening.addCallbacks(results.append, failures.append)
     for failure in failures:
         problem = failure.value
         cause = problem.socketError if isinstance(problem, CannotListenError) else problem
         raise CannotListen(f"{address}: cannot listen: {getattr(cause, 'strerror', None) or cause}") from problem
-    return ports[0]
+    return results[0]
 
 
 class _Opening:
     """Stands in for the reactor where an endpoint listens: it opens what the endpoint asks for."""
 
     def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
+        return getattr(self.reactor, name)
 
     def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> IListeningPort:
         try:
             listening = _open_tcp(port, backlog, interface)
         except OSError as error:
             raise CannotListenError(interface, port, error) from error
-        return Port(self._reactor, listening, factory, lambda: _shut_down(listening))
-
-    def listenSSL(
-        self, port: int, factory: IProtocolFactory, contextFactory: Any, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
-        secured = TLSMemoryBIOFactory(contextFactory, False, factory, clock=self._reactor)
-        return self.listenTCP(port, secured, backlog, interface)
+        return Port(self.reactor, listening, factory, lambda: shut_down(listening))
 
     def listenUNIX(
         self, address: str, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
@@ -113,17 +147,17 @@ class _Opening:
             raise CannotListenError(None, path, error) from error
 
         def release() -> None:
-            _shut_down(listening)
+            shut_down(listening)
             if _is_file(path):
                 _remove(path)
             if unlock is not None:
                 unlock()
 
-        return Port(self._reactor, listening, factory, release)
+        return Port(self.reactor, listening, factory, release)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> IListeningPort:
         # Whoever calls this keeps the descriptor.
-        return Port(self._reactor, socket.socket(fileno=os.dup(fileDescriptor)), factory)
+        return Port(self.reactor, socket.socket(fileno=os.dup(fileDescriptor)), factory)
 
 
 class _Inherited(_Opening):
@@ -134,7 +168,7 @@ class _Inherited(_Opening):
         self._fd = fd
 
     def accept(self, factory: IProtocolFactory) -> IListeningPort:
-        return Port(self._reactor, socket.socket(fileno=self._fd), factory)
+        return Port(self.reactor, socket.socket(fileno=self._fd), factory)
 
     def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> IListeningPort:
         return self.accept(factory)
@@ -143,6 +177,33 @@ class _Inherited(_Opening):
         self, address: str, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
     ) -> IListeningPort:
         return self.accept(factory)
+
+
+class _Securing(_Opening):
+    """The same, but nothing is opened: the result is what would serve the connections."""
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> Any:
+        return factory
+
+
+def _wrapped(clock: Any, factory: IProtocolFactory, secure: SecureAddress, tls: Tls) -> IProtocolFactory:
+    """Return a factory that speaks TLS before another one."""
+    if isinstance(factory, ProxiedFactory):
+        # What a proxy says comes before that.
+        return factory.around(_wrapped(clock, factory.factory, secure, tls))
+    files = [*filter(None, [secure.files]), *tls.certificates]
+    if not files:
+        raise ValueError("there is no certificate: expected privateKey= and certKey= here, or [tls] certificates")
+    offering: Any = IProtocolNegotiationFactory(factory, None)
+    contexts = Contexts(
+        clock,
+        [load_identity(each) for each in files],
+        min_version=tls.min_version,
+        authorities=load_authorities(tls.client_ca) if tls.client_ca else (),
+        protocols=tuple if offering is None else offering.acceptableProtocols,
+    )
+    wrapped: IProtocolFactory = TLSMemoryBIOFactory(contexts, False, factory, clock=clock)
+    return wrapped
 
 
 def _open_tcp(port: int, backlog: int, interface: str) -> socket.socket:
@@ -198,15 +259,6 @@ def _lock(path: bytes) -> Callable[[], object]:
 def _is_file(path: bytes) -> bool:
     """Tell whether the path of a Unix socket is in the file system: Linux has names that are not."""
     return not path.startswith(b"\0")
-
-
-def _shut_down(listening: socket.socket) -> None:
-    """Refuse connections from now on, for all processes that share a socket."""
-    try:
-        listening.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # Not every system can do that to a listening socket.
-        pass
 
 
 def _remove(path: bytes) -> None:

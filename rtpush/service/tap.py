@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn, TextIO, cast
@@ -10,25 +11,32 @@ from typing import Any, ClassVar, NoReturn, TextIO, cast
 import attrs
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IListeningPort, IReactorCore
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as BaseOptions
 
+from rtpush.auth.keys import KeyMistake
+from rtpush.metrics.process import GcWatch
+from rtpush.protocol.addresses import TrustedProxies
 from rtpush.registry.node import Node
-from rtpush.service.assemble import build_node, build_site
-from rtpush.service.child import FIRST_SOCKET, ParentWatch, unpacked
+from rtpush.service import logs
+from rtpush.service.assemble import Gather, build_api_site, build_node, build_site, reconfigure
+from rtpush.service.board import Board, SharedSamples
+from rtpush.service.child import BOARD, FIRST_SOCKET, Order, ParentWatch, Pulse, unpacked
 from rtpush.service.config import Config, ConfigError, parse, read
-from rtpush.service.sockets import CannotListen, listen, listen_inherited
+from rtpush.service.ending import end, fail
+from rtpush.service.leaving import AllSites, Leaving, Plan
+from rtpush.service.life import Life, Served, on_signals
+from rtpush.service.listeners import Listeners
+from rtpush.service.notify import Notifier
+from rtpush.service.reloading import changed
+from rtpush.service.sockets import CannotListen
 from rtpush.service.workers import Workers, worker_count
+from rtpush.transports.site import PushSite
 
 __all__ = ["Options", "PushService", "makeService"]
-
-#: Seconds for which farewells may go out before the process ends.
-_FAREWELL = 0.5
 
 
 class Options(BaseOptions):
@@ -50,7 +58,9 @@ class Options(BaseOptions):
         if path is None:
             _die("rtpush: --config FILE is missing: expected a configuration file, such as conf/dev.ini")
         try:
-            self.configuration_text = read(path) if self["worker"] is None else unpacked(sys.stdin.buffer)
+            # Without a buffer: the orders that come later are to be left in the pipe.
+            stdin: Any = sys.stdin.buffer
+            self.configuration_text = read(path) if self["worker"] is None else unpacked(stdin.raw)
             self.configuration = parse(self.configuration_text, path)
         except ConfigError as error:
             _die(str(error))
@@ -59,6 +69,8 @@ class Options(BaseOptions):
         if self["check"]:
             sys.stdout.write(f"{path}: ok\n")
             raise SystemExit(0)
+        if self.parent is not None:
+            logs.use(self.configuration, self.parent, self["worker"], reactor)
 
 
 class PushService(Service):
@@ -67,15 +79,27 @@ class PushService(Service):
 
     :param sockets: File descriptors to accept connections from, in the order of the listen addresses: if another
         process has opened them.
+    :param worker: The number of this process, if it is one of several workers.
     """
 
     _log = Logger()
 
-    def __init__(self, config: Config, sockets: Sequence[int] = ()) -> None:
-        self._config = config
-        self._sockets = sockets
-        self._ports: list[IListeningPort] = []
+    def __init__(self, config: Config, sockets: Sequence[int] = (), worker: int | None = None) -> None:
+        self.config = config
+        self.when_ready: Deferred[None] = Deferred()
+        #: Whether all processes that share its sockets end when it does.
+        self.is_last = worker is None
+        self._worker = worker
+        self._shared: SharedSamples | None = None
+        self._gc_watch: GcWatch | None = None
+        public = len(config.server.listen)
+        self._listeners = Listeners(reactor, config.server.listen, sockets[:public], self._proxies)
+        self._api_listeners = Listeners(reactor, config.api.listen, sockets[public:], self._proxies)
         self._node: Node | None = None
+        self._site: PushSite | None = None
+        self._api_site: PushSite | None = None
+        self._leaving: Leaving | None = None
+        self._is_hasty = False
 
     def startService(self) -> None:
         """
@@ -84,34 +108,99 @@ class PushService(Service):
         :raises CannotListen: if an address cannot be had.
         """
         super().startService()  # type: ignore[no-untyped-call]
-        self._node = build_node(self._config, reactor)
-        site = build_site(self._config, self._node, reactor)
-        self._node.start().addErrback(self._failed)
-        for index, address in enumerate(self._config.server.listen):
-            if self._sockets:
-                port = listen_inherited(reactor, self._sockets[index], address, site)
-            else:
-                port = listen(reactor, address, site)
-            self._ports.append(port)
-            self._log.info("listening on {address} ({host})", address=address, host=port.getHost())
+        node = self._node = build_node(self.config, reactor)
+        self._watch(node)
+        self._site = build_site(self.config, node, reactor, self._gather)
+        started = node.start()
+        self._listeners.open(self._site, self.config.tls_of)
+        if self.config.api.listen:
+            self._api_site = build_api_site(self.config, node, reactor, self._gather)
+            self._api_listeners.open(self._api_site, self.config.tls_of)
+        started.addCallbacks(self._ready, self._failed)
         _spare_collections()
+
+    def hasten(self) -> None:
+        """Let the end that is about to begin be one in haste."""
+        self._is_hasty = True
+
+    def end(self) -> None:
+        """Let the end that has begun be over now."""
+        if self._leaving is not None:
+            self._leaving.end()
+
+    def reload(self, text: str, config: Config) -> list[str]:
+        """
+        Go on with another configuration, and with the certificates that are in their files now.
+
+        :returns: A line for each thing that stays as it is all the same.
+        :raises CannotListen: if a certificate cannot be used. Nothing has changed then.
+        :raises ConfigError: if a key cannot be used. Nothing has changed then.
+        """
+        assert self._node is not None and self._site is not None
+        config, lines = changed(self.config, config)
+        renewed = self._listeners.renewed(self._site, config.tls_of)
+        if self._api_site is not None:
+            renewed += self._api_listeners.renewed(self._api_site, config.tls_of)
+        try:
+            reconfigure(config, self._node, self._site, self._gather, self._api_site)
+        except KeyMistake as mistake:
+            # A file has changed since the configuration was read.
+            raise ConfigError("[auth] keys", None, str(mistake)) from mistake
+        self.config = config
+        for port, factory in renewed:
+            port.serve_with(factory)
+        return lines
+
+    @property
+    def _gather(self) -> Gather | None:
+        return None if self._shared is None else self._shared.gather
+
+    def _proxies(self) -> TrustedProxies:
+        return TrustedProxies() if self._node is None else self._node.proxies
+
+    def _watch(self, node: Node) -> None:
+        """Count what is not counted by the node itself, and share it with the other workers."""
+        self._gc_watch = GcWatch(node.counts.pauses)
+        self._gc_watch.start()
+        if self._worker is not None:
+            self._shared = SharedSamples(reactor, Board(BOARD), self._worker, node)
+            self._shared.start()
+
+    def _watch_no_more(self) -> None:
+        if self._gc_watch is not None:
+            self._gc_watch.stop()
+        if self._shared is not None:
+            self._shared.stop()
+
+    def _ready(self, _: object) -> None:
+        self.when_ready.callback(None)
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("the node cannot start", failure=failure)
-        if IReactorCore.providedBy(reactor):
-            reactor.stop()
+        fail()
 
     def stopService(self) -> Deferred[None]:
-        """Accept nobody any more, tell all clients to come back, and end."""
+        """Tell all clients to go to other nodes, or to come back, and end when they have gone."""
         super().stopService()  # type: ignore[no-untyped-call]
-        node = self._node
-        for port in self._ports:
-            port.stopListening()
-        if node is None:
-            return deferLater(reactor, 0)
-        node.leave_all()
-        gone: Deferred[None] = deferLater(reactor, _FAREWELL if node.connections else 0.0)
-        return gone.addCallback(lambda _: node.stop())
+        if self._node is None or self._site is None:
+            return succeed(None)
+        server = self.config.server
+        plan = Plan(server.drain_window, server.drain_notice, spread=server.drain_window)
+        site = self._site if self._api_site is None else AllSites([self._site, self._api_site])
+        self._leaving = Leaving(
+            reactor, self._node, site, self._close, Plan.hasty() if self._is_hasty else plan
+        )
+        return self._leaving.begin().addCallback(self._left)
+
+    def _close(self) -> None:
+        self._listeners.close(for_all=self.is_last)
+        self._api_listeners.close(for_all=self.is_last)
+
+    def _left(self, _: object) -> Deferred[None]:
+        assert self._node is not None
+        self._close()
+        self._watch_no_more()
+        return self._node.stop()
 
 
 class _Foreground(MultiService):
@@ -150,21 +239,11 @@ def _die(line: str, stderr: TextIO | None = None) -> NoReturn:
 def makeService(options: Options) -> IService:
     """Return what twistd runs."""
     config, twistd = options.configuration, options.parent
-    count = worker_count(config.server.workers)
-    service: Any
     if options["worker"] is not None:
-        service = _worker(config, options["worker"])
-    elif count > 1:
-        service = Workers(
-            reactor,
-            config.server.listen,
-            count,
-            options["config"],
-            options.configuration_text,
-            reactor_name=(twistd and twistd.get("reactor")) or "",
-        )
+        service: Any = _worker(config, options["worker"])
     else:
-        service = PushService(config)
+        served = _served(options)
+        service = Life(reactor, served, options["config"], Notifier.of(os.environ, cast(IReactorTime, reactor)))
     if twistd is not None and not twistd["nodaemon"]:
         # What it raises as it starts is told, by twistd, to the process that has started this one.
         return cast(IService, service)
@@ -173,20 +252,55 @@ def makeService(options: Options) -> IService:
     return cast(IService, foreground)
 
 
+def _served(options: Options) -> Served:
+    """Return what serves: a node, or the parent of several."""
+    config, twistd = options.configuration, options.parent
+    count = worker_count(config.server.workers)
+    if count == 1:
+        return PushService(config)
+    return Workers(
+        reactor,
+        config,
+        count,
+        options["config"],
+        options.configuration_text,
+        reactor_name=(twistd and twistd.get("reactor")) or "",
+        give_up=fail,
+    )
+
+
 def _worker(config: Config, number: int) -> IService:
     """Return what a worker runs."""
-    server = config.server
-    if server.node:
-        config = attrs.evolve(config, server=attrs.evolve(server, node=f"{server.node}/{number}"))
+    sockets = range(FIRST_SOCKET, FIRST_SOCKET + len(config.addresses))
+    served = PushService(_named(config, number), sockets, number)
+    pulse = Pulse(cast(IReactorTime, reactor))
+    served.when_ready.addCallback(lambda _: pulse.start())
+
+    def told(order: Order) -> None:
+        if order.reload is not None:
+            try:
+                # What stays as it is all the same, the parent has said.
+                served.reload(order.reload, _named(parse(order.reload), number))
+            except (ConfigError, CannotListen) as error:
+                # The files have changed once more since the parent has read them.
+                Logger().error("the configuration stays as it is: {error}", error=str(error))
+        if order.leave:
+            served.is_last = True
+            if order.leave == "hasty":
+                served.hasten()
+            end()
+        if order.end:
+            served.end()
+
     service: Any = MultiService()
-    service.addService(ParentWatch(reactor, _stop))
-    service.addService(PushService(config, range(FIRST_SOCKET, FIRST_SOCKET + len(server.listen))))
+    service.addService(ParentWatch(cast(IReactorFDSet, reactor), told, lambda: told(Order(leave="hasty"))))
+    service.addService(served)
+    # Once is enough, however often it is said: what is to be over now, the parent says.
+    on_signals(reactor, lambda number: None, lambda: None)
     return cast(IService, service)
 
 
-def _stop() -> None:
-    try:
-        cast(IReactorCore, reactor).stop()
-    except ReactorNotRunning:
-        # It stops already.
-        pass
+def _named(config: Config, number: int) -> Config:
+    """Return the configuration of a worker, which has a name of its own."""
+    server = config.server
+    return attrs.evolve(config, server=attrs.evolve(server, node=f"{server.node}/{number}")) if server.node else config

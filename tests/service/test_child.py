@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from io import BytesIO, StringIO
-from typing import Any
+from io import BytesIO
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rtpush.service import child
-from tests.support.waiting import soon
+from tests.support.waiting import soon, until
 
 
 class ConfigurationTests(SynchronousTestCase):
@@ -32,65 +32,55 @@ class ConfigurationTests(SynchronousTestCase):
                 self.assertRaises(ValueError, child.unpacked, BytesIO(data))
 
 
-class LogTests(SynchronousTestCase):
-    """What a worker writes for its parent to log."""
-
-    def _log(self, stream: Any) -> Logger:
-        self.patch(child.sys, "stdout", stream)
-        return Logger("rtpush.x", observer=child.log_to_parent())
-
-    def test_line(self) -> None:
-        """An event is a line with where it comes from and its level, but without a time."""
-        log = self._log(stream := StringIO())
-        log.emit(LogLevel.warn, "{a} is {b}", a="this", b=2)
-        self.assertEqual(stream.getvalue(), "[rtpush.x#warn] this is 2\n")
-
-    def test_failure(self) -> None:
-        """A failure has its traceback."""
-        log = self._log(stream := StringIO())
-        try:
-            raise ValueError("why")
-        except ValueError:
-            log.failure("what")
-        first, *_, last = stream.getvalue().splitlines()
-        self.assertEqual(first, "[rtpush.x#critical] what")
-        self.assertIn("ValueError: why", last)
-
-    def test_nothing(self) -> None:
-        """An event without text is no line."""
-        log = self._log(stream := StringIO())
-        log.info("")
-        self.assertEqual(stream.getvalue(), "")
-
-    def test_nobody_reads(self) -> None:
-        """A parent that is gone makes no error of each event."""
-        reading, writing = os.pipe()
-        os.close(reading)
-        with os.fdopen(writing, "w", buffering=1) as stream:
-            log = self._log(stream)
-            log.info("a")
-            log.info("b")
-            # What is left in the buffer would be written as the stream is closed.
-            self.assertRaises(BrokenPipeError, stream.flush)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
-
-
 class ParentWatchTests(TestCase):
-    """Seeing the parent go away."""
+    """Hearing the parent, and seeing it go away."""
 
-    async def test_gone(self) -> None:
-        """The end of the pipe is told once; what comes before it is not the end."""
+    async def test_told(self) -> None:
+        """Orders are told as they were given, however they come; the end of the pipe is told once."""
+        told: list[child.Order] = []
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         gone: Deferred[None] = Deferred()
-        watch = child.ParentWatch(reactor, lambda: gone.callback(None), reading)
+        watch = child.ParentWatch(reactor, told.append, lambda: gone.callback(None), reading)
         watch.startService()
         self.addCleanup(watch.stopService)
-        os.write(writing, b"data")
-        turned: Deferred[None] = Deferred()
-        reactor.callLater(0.05, turned.callback, None)
-        await turned
+        orders = [
+            child.Order(reload="[server]\nlisten = tcp:80 # \N{SNOWMAN}\n" * 10_000),
+            child.Order(leave="slowly"),
+            child.Order(end=True),
+        ]
+        written = deferToThread(os.write, writing, b"".join(order.line() for order in orders))
+        await until(lambda: len(told) == len(orders), "all orders")
+        await written
+        self.assertEqual(told, orders)
         self.assertFalse(gone.called)
         os.close(writing)
         await soon(gone)
         self.assertNotIn(watch, reactor.getReaders())
+
+
+class PulseTests(SynchronousTestCase):
+    """Showing the parent that this process lives."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.reading, self.writing = os.pipe()
+        self.addCleanup(os.close, self.reading)
+        self.pulse = child.Pulse(self.clock, self.writing)
+
+    def test_beats(self) -> None:
+        """It begins at once, and shows it once a second, until it is to end."""
+        self.addCleanup(os.close, self.writing)
+        self.pulse.start()
+        self.clock.pump([0.5] * 6)
+        self.assertEqual(os.read(self.reading, 100), b"....")
+        self.pulse.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nobody_reads(self) -> None:
+        """A parent that does not read holds nothing up."""
+        self.addCleanup(os.close, self.writing)
+        self.pulse.start()
+        os.write(self.writing, bytes(65535))
+        self.clock.pump([1.0] * 3)
+        self.pulse.stop()

@@ -71,8 +71,8 @@ _BAD = (
     # Words.
     (_LISTEN + "echo = perhaps", 3, "[server] echo: 'perhaps'", "expected yes or no"),
     (_LISTEN + "[broker]\nengine = rediss", 4, "'rediss'", "expected memory or redis", "did you mean redis?"),
-    (_LISTEN + "[namespace:x]\npublish = anybody", 4, "'anybody'", "anyone or server", "did you mean anyone?"),
-    (_LISTEN + "[namespace:x]\nslow_reader = drop", 4, "'drop'", "recover or disconnect"),
+    (_LISTEN + "[namespace:x]\npublish = anybody", 4, "'anybody'", "anyone, token or server", "did you mean anyone?"),
+    (_LISTEN + "[namespace:x]\nslow_reader = drop", 4, "'drop'", "recover, latest or disconnect"),
     (_LISTEN + "node = a b", 3, "'a b'", "expected 1 to 64 letters"),
     # Lists.
     ("[server]\nlisten =\n", 2, "[server] listen: there is no value"),
@@ -91,12 +91,28 @@ _BAD = (
     (_LISTEN + "allowed_origins = https://example.com/", 3, "an origin without path"),
     (_LISTEN + "allowed_origins = https://example.com, *", 3, "[server] allowed_origins: expected * to stand alone"),
     (_LISTEN + "allowed_origins = null", 3, "an origin"),
+    (_LISTEN + "allowed_origins = *\n[auth]\ncookie = session", 5, "[auth] cookie: session: expected", "origins"),
+    (_LISTEN + "[auth]\ncookie = a b", 4, "[auth] cookie", "letters"),
     # Several keys together.
     (_LISTEN + "[backoff]\nmax = 2\nbase = 3", 5, "[backoff] base: 3: expected at most max, which is 2"),
     (_LISTEN + "[backoff]\nmax = 0.5", None, "[backoff] base: 1: expected at most max, which is 0.5"),
     (_LISTEN + "[poll]\ntimeout = 61", 4, "[poll] timeout: 61: expected at most max_timeout, which is 60"),
     (_LISTEN + "[limits]\nmessage_bytes = 2000000", 4, "expected at most request_bytes, which is 1048576"),
     (_LISTEN + "[api]\nopen = yes", 4, "[api] open: 'yes'", "expected no", "'tcp:8080'", "interface=127.0.0.1"),
+    # Tokens.
+    (_LISTEN + "[auth]\nkeys = k HS256 xxx", 4, "[auth] keys: a value of 11 characters", "3 bytes is too short"),
+    (_LISTEN + "[auth]\nkeys = k HS256", 4, "an id, an algorithm and a key, with spaces between them"),
+    (_LISTEN + "[auth]\nkeys = k none x", 4, "the algorithm is one of HS256"),
+    (_LISTEN + f"[auth]\nkeys =\n  k HS256 {32 * 'x'}\n  k HS256 {32 * 'y'}", 4, "each key's id and algorithm once"),
+    (_LISTEN + "[auth]\nkeys = k RS256 /no/such/file", 4, "[auth] keys: key k: /no/such/file: cannot read the file"),
+    (_LISTEN + "[auth]\njwks = /etc/keys.json", 4, "[auth] jwks: '/etc/keys.json'", "https://"),
+    (_LISTEN + "[auth]\njwks = http://example.com/keys", 4, "a URL that begins with https://"),
+    (_LISTEN + "[auth]\njwks = http://localhost.example.com/keys", 4, "a URL that begins with https://"),
+    (_LISTEN + "[auth]\njwks = https:///keys", 4, "a URL that begins with https://"),
+    (_LISTEN + "[auth]\njwks = https://[/keys", 4, "a URL that begins with https://"),
+    (_LISTEN + "[auth]\njwks = file:", 4, "file: and a path"),
+    (_LISTEN + "[auth]\nleeway = 301", 4, "from 0 to 300"),
+    (_LISTEN + "[auth]\naudience = a b", 4, "printable ASCII"),
     # Redis.
     (_LISTEN + "[redis]\nurl =", 4, "[redis] url: there is no value", "an address such as redis://127.0.0.1:6379/0"),
     (_LISTEN + "[redis]\nurl = localhost", 4, "a value of 9 characters", "(it begins with redis://"),
@@ -379,12 +395,29 @@ class SchemaTests(SynchronousTestCase):
                     continue
                 value = key.value.read([ini.Line(1, text) for _, text in [shown[section.name, key.name]] if text])
                 default = section.default(key)
-                self.assertIn(default, (value, ""), f"[{section.name}] {key.name}")
+                self.assertIn(default, (value, "", None), f"[{section.name}] {key.name}")
+
+    def test_anonymous(self) -> None:
+        """Clients without a token are let in, until there are keys for tokens; then only where it is said."""
+        namespaces = "[namespace:a]\n[namespace:b]\nanonymous = yes\n[namespace:c]\nanonymous = no\n"
+        for auth, expected in (
+            ("", [True, True, False]),
+            ("[auth]\nissuer = us\n", [True, True, False]),
+            (f"[auth]\nkeys = k HS256 {32 * 'x'}\n", [False, True, False]),
+            ("[auth]\njwks = file:/etc/keys.json\n", [False, True, False]),
+            ("[auth]\njwks = http://[::1]:8000/keys\n", [False, True, False]),
+        ):
+            for text in (auth + namespaces, namespaces + auth):
+                made = config.parse(_LISTEN + text)
+                self.assertEqual([each.anonymous for each in made.namespaces], expected)
 
     def test_shipped(self) -> None:
         """The shipped files can be used: prod is closed, dev is open on this machine."""
         prod, dev = config.load(str(CONF / "prod.ini")), config.load(str(CONF / "dev.ini"))
-        self.assertEqual((prod.api, prod.server.demo, prod.server.echo), (config.Api(), False, False))
+        self.assertEqual(
+            (prod.api, prod.server.demo, prod.server.echo),
+            (config.Api(listen=("tcp:8090:interface=127.0.0.1",)), False, False),
+        )
         self.assertEqual(prod.server.allowed_origins, ())
         self.assertEqual((dev.api.open, dev.server.demo, dev.server.echo), (True, True, True))
         self.assertEqual([namespace.name for namespace in dev.namespaces], ["demo", "room", "default"])

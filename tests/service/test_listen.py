@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from rtpush.service.ini import Line, Mistake
-from rtpush.service.listen import is_local, listen_address
+from rtpush.service.listen import certificate_file, is_local, listen_address
 
 
 class LocalTests(SynchronousTestCase):
@@ -76,3 +76,18 @@ class AddressTests(SynchronousTestCase):
         ):
             with self.subTest(address=address):
                 self.assertIn(reason, str(self.assertRaises(Mistake, listen_address().item, Line(1, address))))
+
+
+class CertificateTests(SynchronousTestCase):
+    """Where the certificate of an address is."""
+
+    def test_file(self) -> None:
+        """It is in the file that the address names for it, or in that of the key; without TLS there is none."""
+        for address, path in (
+            ("ssl:8443:privateKey=key.pem:certKey=cert.pem", "cert.pem"),
+            ("ssl:8443:privateKey=/etc/both.pem", "/etc/both.pem"),
+            ("ssl:8443", ""),
+            ("tcp:8080", ""),
+            ("unix:/run/x", ""),
+        ):
+            self.assertEqual(certificate_file(address), path)

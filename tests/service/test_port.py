@@ -268,3 +268,23 @@ class PortTests(SynchronousTestCase):
         self.assertFalse(os.get_inheritable(stream.fileno()))
         self.assertEqual(stream.getPeer(), IPv4Address("TCP", *client.getsockname()))
         self.assertEqual(stream.getHost(), port.getHost())
+
+    def test_accept_waiting(self) -> None:
+        """All that wait are accepted in one go, but for those who are gone already."""
+        self.socket.waiting = [self.fd, ConnectionAbortedError(), self.fd, self.fd]
+        self.port.accept_waiting()
+        self.assertEqual((self.factory.made, self.socket.waiting), (3, []))
+        self.socket.waiting = [OSError(errno.EMFILE, "no room"), self.fd]
+        self.port.accept_waiting()
+        self.assertEqual(self.factory.made, 3)
+
+    def test_serve_with(self) -> None:
+        """Another factory serves the connections to come, and is running for that, as this one is no more."""
+        other = _Factory()
+        self.port.serve_with(other)
+        self.assertEqual((self.factory.runs, other.runs), (0, 1))
+        self.socket.waiting = [self.fd]
+        self.port.doRead()
+        self.assertEqual((self.factory.made, other.made), (0, 1))
+        self.port.stopListening()
+        self.assertEqual(other.runs, 0)

@@ -7,6 +7,8 @@ import socket
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from OpenSSL import crypto
@@ -20,12 +22,15 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     _SystemdParser,
     connectProtocol,
+    wrapClientTLS,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SkipTest, TestCase
 
-from rtpush.service.sockets import CannotListen, listen, listen_inherited
+from rtpush.protocol.addresses import TrustedProxies
+from rtpush.service.sockets import CannotListen, listen, listen_inherited, secured
+from rtpush.transports.proxied import ProxiedFactory
 from tests.support.waiting import soon
 
 
@@ -54,6 +59,30 @@ class _Client(Protocol):
             self.heard.callback(None)
 
 
+class _Announced:
+    """An endpoint on whose connections the header of the PROXY protocol comes first."""
+
+    def __init__(self, endpoint: Any) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Any:
+        """Connect."""
+
+        def build(address: Any) -> Any:
+            protocol = build_inner(address)
+            made = protocol.makeConnection
+
+            def make(transport: Any) -> None:
+                transport.write(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n")
+                made(transport)
+
+            protocol.makeConnection = make
+            return protocol
+
+        build_inner, factory.buildProtocol = factory.buildProtocol, build
+        return self._endpoint.connect(factory)
+
+
 class _SocketsTestCase(TestCase):
     """What both ways to a listening socket have in common."""
 
@@ -72,7 +101,10 @@ class _SocketsTestCase(TestCase):
         return path
 
     async def _talk(self, endpoint: Any, **said: bytes) -> None:
-        client = await soon(connectProtocol(endpoint, _Client(**said)))
+        await self._converse(endpoint, _Client(**said))
+
+    async def _converse(self, endpoint: Any, client: Any) -> None:
+        await soon(connectProtocol(endpoint, client))
         await soon(client.heard)
         gone: Deferred[None] = Deferred()
         client.connectionLost = lambda reason: gone.callback(None)
@@ -221,8 +253,9 @@ class InheritedTests(_SocketsTestCase):
         self.addCleanup(port.stopListening)
         return port
 
-    def _inherit(self, address: str, port: Any) -> Any:
-        inherited = listen_inherited(reactor, os.dup(port.fileno()), address, Factory.forProtocol(_Echo))
+    def _inherit(self, address: str, port: Any, before: Callable[[Any], Any] = lambda factory: factory) -> Any:
+        factory = before(Factory.forProtocol(_Echo))
+        inherited = listen_inherited(reactor, os.dup(port.fileno()), address, factory)
         self.addCleanup(inherited.stopListening)
         return inherited
 
@@ -285,15 +318,55 @@ class InheritedTests(_SocketsTestCase):
         )
 
     async def test_haproxy(self) -> None:
-        """Addresses within others work too."""
-        address = "haproxy:tcp:0:interface=127.0.0.1"
-        port = self._open(address)
-        self._inherit(address, port)
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-        await self._talk(endpoint, said=b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nhi", heard=b"hi")
+        """Before TLS too, what a trusted proxy says is read first."""
+        proxies = TrustedProxies(["127.0.0.1"])
+        for address, kind in (
+            ("haproxy:tcp:0:interface=127.0.0.1", "tcp"),
+            (f"haproxy:ssl:0:interface=127.0.0.1:privateKey={self._certificate()}", "ssl"),
+        ):
+            port = self._open(address)
+            self._inherit(address, port, lambda factory: ProxiedFactory(factory, lambda: proxies, reactor))
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+            client = _Client(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nhi", b"hi")
+            if kind == "ssl":
+                endpoint = wrapClientTLS(ssl.CertificateOptions(verify=False), _Announced(endpoint))
+                client = _Client()
+            await self._converse(endpoint, client)
 
     async def test_systemd(self) -> None:
         """A socket of systemd's, which only the first process can look up, is accepted from all the same."""
         port = self._open("tcp:0:interface=127.0.0.1")
         self._inherit("systemd:domain=INET:index=0", port)
         await self._talk(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
+
+
+class SecuredTests(_SocketsTestCase):
+    """Certificates that are read again."""
+
+    def test_read_again(self) -> None:
+        """It is another factory each time; nothing is listened on for it."""
+        factory = Factory()
+        address = f"ssl:80:interface=192.0.2.1:privateKey={self._certificate()}"
+        made = [secured(reactor, address, factory) for _ in range(2)]
+        self.assertIsNot(made[0], made[1])
+        for each in made:
+            self.assertIs(getattr(each, "wrappedFactory", None), factory)
+
+    def test_none(self) -> None:
+        """Other addresses have no certificate."""
+        for address in ("tcp:80", "unix:/nowhere", "systemd:domain=INET:index=0"):
+            self.assertIsNone(secured(reactor, address, Factory()))
+
+    def test_bad(self) -> None:
+        """Files that are not there, broken, or do not fit are told in one line."""
+        directory = Path(self._directory())
+        broken, key, certificate = (str(directory / name) for name in ("broken.pem", "key.pem", "cert.pem"))
+        begin = "-----BEGIN CERTIFICATE-----"
+        certificate_alone = begin + Path(self._certificate()).read_text().split(begin)[1].split("-----BEGIN")[0]
+        another_key = Path(self._certificate()).read_text().replace(begin, "")
+        for name, text in ((broken, begin), (key, another_key), (certificate, certificate_alone)):
+            Path(name).write_text(text)
+        for files in ("privateKey=/nowhere.pem", f"privateKey={broken}", f"privateKey={key}:certKey={certificate}"):
+            with self.subTest(files):
+                error = self.assertRaises(CannotListen, secured, reactor, f"ssl:80:{files}", Factory())
+                self.assertEqual(len(str(error).splitlines()), 1)

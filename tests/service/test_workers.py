@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -20,11 +21,15 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from rtpush.service.child import unpacked
+from rtpush.service.board import Board
+from rtpush.service.child import BOARD, FIRST_SOCKET, PULSE, Order, unpacked
+from rtpush.service.config import Config, Server
 from rtpush.service.schema import AUTO
 from rtpush.service.sockets import CannotListen
 from rtpush.service.workers import Worker, Workers, worker_count
 from tests.support.waiting import soon
+
+_SLOWLY = Order(leave="slowly").line()
 
 
 @attrs.define(eq=False)
@@ -75,7 +80,16 @@ class WorkerTests(SynchronousTestCase):
         self.processes: list[_Process] = []
         self.logged = _logged(self)
         self.problem: OSError | None = None
-        self.worker = Worker(self.clock, 2, self._spawn, lambda: 0.0)
+        self.ready = 0
+        self.is_hopeless = False
+        self.worker = Worker(self.clock, 2, self._spawn, lambda: 0.0, self._is_ready, lambda: self.is_hopeless)
+
+    def _is_ready(self) -> None:
+        self.ready += 1
+
+    def _beat(self) -> None:
+        """Have the newest process show that it lives."""
+        self.processes[-1].protocol.childDataReceived(PULSE, b".")
 
     def _spawn(self, number: int, protocol: ProcessProtocol) -> Any:
         self.assertEqual(number, 2)
@@ -133,31 +147,113 @@ class WorkerTests(SynchronousTestCase):
     def test_stop(self) -> None:
         """It is asked to end, waited for, and not replaced; nothing is logged of that."""
         self.worker.start()
+        self._beat()
         del self.logged[:]
-        stopped = self.worker.stop()
-        self.assertEqual(self.processes[0].signals, ["TERM"])
-        self.clock.advance(2.0)
+        stopped = self.worker.stop(b"leave", 20.0)
+        self.assertEqual((self.processes[0].signals, self.processes[0].written), ([], b"leave"))
+        self.clock.advance(19.0)
         self.assertNoResult(stopped)
-        self.processes[0].ends(None, 15)
+        self.processes[0].ends(0)
         self.successResultOf(stopped)
         self.assertEqual((self.clock.getDelayedCalls(), len(self.processes), self.logged), ([], 1, []))
+
+    def test_stop_starting(self) -> None:
+        """One that is not ready is told by a signal too, since it may not read yet."""
+        self.worker.start()
+        self.worker.stop(b"leave", 20.0)
+        self.assertEqual((self.processes[0].signals, self.processes[0].written), (["TERM"], b"leave"))
+        self.processes[0].ends(None, 15)
 
     def test_stop_stubborn(self) -> None:
         """One that does not end is killed."""
         self.worker.start()
-        stopped = self.worker.stop()
-        self.clock.advance(30.0)
-        self.assertEqual(self.processes[0].signals, ["TERM", "KILL"])
+        self._beat()
+        stopped = self.worker.stop(b"leave", 20.0)
+        self.clock.advance(20.0)
+        self.assertEqual(self.processes[0].signals, ["KILL"])
         self.assertNoResult(stopped)
         self.processes[0].ends(None, 9)
         self.successResultOf(stopped)
         self.assertIn("worker 2 does not end; it is killed", self.logged)
 
+    def test_end(self) -> None:
+        """What was asked to end can be told to do so now; if it does not, it is killed soon."""
+        self.worker.start()
+        self._beat()
+        self.worker.end()
+        stopped = self.worker.stop(b"leave ", 3600.0)
+        self.worker.end()
+        self.assertEqual(self.processes[0].written, b"leave " + Order(end=True).line())
+        self.clock.advance(5.0)
+        self.assertEqual(self.processes[0].signals, ["KILL"])
+        self.processes[0].ends(None, 9)
+        self.successResultOf(stopped)
+        self.worker.end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ready(self) -> None:
+        """The first sign of life of each process says that it is ready."""
+        self.worker.start()
+        self.assertEqual((self.ready, self.worker.was_ready), (0, False))
+        self._beat()
+        self._beat()
+        self.assertEqual((self.ready, self.worker.was_ready), (1, True))
+        self.processes[0].ends(1)
+        self.clock.advance(0)
+        self._beat()
+        self.assertEqual(self.ready, 2)
+
+    def _look(self, times: int) -> None:
+        for _ in range(times):
+            self.worker.look(5.0)
+
+    def test_hangs(self) -> None:
+        """A process that is silent for too long is killed, and replaced."""
+        self.worker.start()
+        self._beat()
+        self._look(5)
+        self._beat()
+        self._look(5)
+        self.assertEqual(self.processes[0].signals, [])
+        self._look(1)
+        self.assertEqual(self.processes[0].signals, ["KILL"])
+        self.assertIn("worker 2 hangs; it is killed", self.logged)
+        self.processes[0].ends(None, 9)
+        self.clock.advance(0)
+        self.assertEqual(len(self.processes), 2)
+
+    def test_hangs_at_the_start(self) -> None:
+        """One that starts has more time, but not for ever."""
+        self.worker.start()
+        self._look(60)
+        self.assertEqual(self.processes[0].signals, [])
+        self._look(1)
+        self.assertEqual(self.processes[0].signals, ["KILL"])
+
+    def test_nothing_hangs(self) -> None:
+        """Where there is no process, none is killed."""
+        self.worker.start()
+        self.processes[0].ends(1)
+        self._look(100)
+        self.assertEqual(self.processes[0].signals, [])
+
+    def test_hopeless(self) -> None:
+        """One that was never ready is not replaced if that is hopeless; one that was is."""
+        self.is_hopeless = True
+        self.worker.start()
+        self._beat()
+        self.processes[0].ends(1)
+        self.clock.advance(0)
+        self.assertEqual(len(self.processes), 2)
+        self.processes[1].ends(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.logged[-1], "worker 2 has ended: exit code 1")
+
     def test_stop_between(self) -> None:
         """Where there is no process, nothing is waited for, and none comes any more."""
         self.worker.start()
         self.processes[0].ends(1)
-        self.successResultOf(self.worker.stop())
+        self.successResultOf(self.worker.stop(b"leave", 20.0))
         self.clock.advance(60.0)
         self.assertEqual(len(self.processes), 1)
 
@@ -165,7 +261,7 @@ class WorkerTests(SynchronousTestCase):
         """A process that has ended, but is not yet known to have, is waited for."""
         self.worker.start()
         self.processes[0].gone = True
-        stopped = self.worker.stop()
+        stopped = self.worker.stop(b"leave", 20.0)
         self.assertNoResult(stopped)
         self.processes[0].ends(0)
         self.successResultOf(stopped)
@@ -223,6 +319,7 @@ class WorkersTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.reactor = _Reactor(self.clock)
+        self.given_up: list[None] = []
 
     def _path(self) -> str:
         """Return a path for a Unix socket, which must be short."""
@@ -230,10 +327,20 @@ class WorkersTests(TestCase):
         self.addCleanup(directory.cleanup)
         return f"{directory.name}/sock"
 
-    def _start(self, addresses: list[str], count: int = 2, reactor_name: str = "") -> Workers:
-        workers = Workers(
-            self.reactor, addresses, count, "a.ini", "text \N{SNOWMAN}", reactor_name=reactor_name, chance=lambda: 0.0
+    def _workers(self, addresses: list[str], count: int, reactor_name: str = "", **server: Any) -> Workers:
+        return Workers(
+            self.reactor,
+            Config(server=Server(listen=tuple(addresses), **server)),
+            count,
+            "a.ini",
+            "text \N{SNOWMAN}",
+            reactor_name=reactor_name,
+            chance=lambda: 0.0,
+            give_up=lambda: self.given_up.append(None),
         )
+
+    def _start(self, addresses: list[str], count: int = 2, reactor_name: str = "", **server: Any) -> Workers:
+        workers = self._workers(addresses, count, reactor_name, **server)
         workers.startService()
         self.addCleanup(self._stop, workers)
         return workers
@@ -257,11 +364,13 @@ class WorkersTests(TestCase):
             self.assertEqual(process.command[-3:], ["rtpush", f"--config={path}", f"--worker={number}"])
             self.assertIn("--reactor=poll", process.command)
             self.assertEqual([process.fds[fd] for fd in range(3)], ["w", "r", "r"])
-            for fd, family in ((3, socket.AF_INET), (4, socket.AF_UNIX)):
+            self.assertEqual(process.fds[PULSE], "r")
+            self.assertEqual(Board(process.fds[BOARD]).numbers(), range(1, 4))
+            for fd, family in ((FIRST_SOCKET, socket.AF_INET), (FIRST_SOCKET + 1, socket.AF_UNIX)):
                 with socket.socket(fileno=os.dup(process.fds[fd])) as listening:
                     self.assertEqual(listening.family, family)
                     self.assertTrue(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-            self.assertEqual(len(process.fds), 5)
+            self.assertEqual(len(process.fds), 7)
 
     async def test_accepts_nothing(self) -> None:
         """The parent leaves connections to its workers."""
@@ -276,7 +385,7 @@ class WorkersTests(TestCase):
         await turned
         client.setblocking(False)
         self.assertRaises(BlockingIOError, client.recv, 1)
-        with socket.socket(fileno=os.dup(self.reactor.processes[0].fds[3])) as listening:
+        with socket.socket(fileno=os.dup(self.reactor.processes[0].fds[FIRST_SOCKET])) as listening:
             listening.setblocking(False)
             listening.accept()[0].close()
 
@@ -287,7 +396,7 @@ class WorkersTests(TestCase):
         self.reactor.processes[0].ends(1)
         self.assertTrue(Path(path).exists())
         await self._stop(workers)
-        self.assertEqual(self.reactor.processes[1].signals, ["TERM"])
+        self.assertEqual(self.reactor.processes[1].written.split(b"text \xe2\x98\x83")[1], _SLOWLY)
         self.assertFalse(Path(path).exists())
 
     def test_cannot_listen(self) -> None:
@@ -297,7 +406,7 @@ class WorkersTests(TestCase):
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
-        workers = Workers(self.reactor, [address], 2, "a.ini", "")
+        workers = self._workers([address], 2)
         error = self.assertRaises(CannotListen, workers.startService)
         self.assertEqual(str(error), f"{address}: cannot listen: Address already in use")
         self.assertEqual(self.reactor.processes, [])
@@ -310,6 +419,104 @@ class WorkersTests(TestCase):
             self.assertFalse(stopped.called)
             process.ends(None, 15)
         await soon(stopped)
+
+
+    def _beat(self, number: int) -> None:
+        """Have the newest process of a worker show that it lives."""
+        argument = f"--worker={number}"
+        process = [process for process in self.reactor.processes if argument in process.command][-1]
+        process.protocol.childDataReceived(PULSE, b".")
+
+    def _orders(self, process: _Process) -> list[Order]:
+        """Return what a process has read after its configuration."""
+        stream = BytesIO(process.written)
+        unpacked(stream)
+        return [msgspec.json.decode(line, type=Order) for line in stream]
+
+    def test_ready(self) -> None:
+        """It is ready when all workers have been."""
+        workers = self._start(["tcp:0:interface=127.0.0.1"], 2)
+        self._beat(1)
+        self._beat(1)
+        self.assertFalse(workers.when_ready.called)
+        self.reactor.processes[0].ends(1)
+        self._beat(2)
+        self.assertTrue(workers.when_ready.called)
+        self.clock.advance(0)
+        self._beat(1)
+
+    def test_leaving(self) -> None:
+        """Workers are told how to leave, and that it is over if that is said later; they have the window for it."""
+        for is_hasty, how, window in ((False, "slowly", 40.0), (True, "hasty", 1.0)):
+            with self.subTest(how):
+                workers = self._start(["tcp:0:interface=127.0.0.1"], 1, drain_window=40.0)
+                self._beat(1)
+                if is_hasty:
+                    workers.hasten()
+                workers.stopService()
+                process = self.reactor.processes[-1]
+                self.clock.advance(window + 4.0)
+                self.assertEqual((self._orders(process), process.signals), ([Order(leave=how)], []))
+                workers.end()
+                self.assertEqual(self._orders(process)[1:], [Order(end=True)])
+                self.clock.advance(5.0)
+                self.assertEqual(process.signals, ["KILL"])
+                process.ends(None, 9)
+
+    def test_watchdog(self) -> None:
+        """A worker that does not beat for as long as the configuration says is killed."""
+        self._start(["tcp:0:interface=127.0.0.1"], 2, watchdog=3.0)
+        self._beat(1)
+        self._beat(2)
+        for _ in range(4):
+            self.clock.advance(1.0)
+            self._beat(1)
+        self.assertEqual([process.signals for process in self.reactor.processes], [[], ["KILL"]])
+
+    def test_asleep(self) -> None:
+        """When the whole machine has slept, nobody is killed for it."""
+        self._start(["tcp:0:interface=127.0.0.1"], 1, watchdog=3.0)
+        self._beat(1)
+        self.clock.advance(1000.0)
+        self.assertEqual(self.reactor.processes[0].signals, [])
+
+    def test_reload(self) -> None:
+        """A new configuration goes to all workers, and to those that replace them after the first one."""
+        workers = self._start(["tcp:0:interface=127.0.0.1"], 2)
+        new = attrs.evolve(workers.config, server=attrs.evolve(workers.config.server, heartbeat=7.0, listen=("tcp:1",)))
+        lines = workers.reload("new", new)
+        self.assertEqual(lines, ["[server] listen can only be changed by a restart: it stays as it is"])
+        self.assertEqual(workers.config.server.heartbeat, 7.0)
+        self.reactor.processes[0].ends(1)
+        workers.reload("newer", new)
+        self.clock.advance(0)
+        self.assertEqual(
+            [self._orders(process) for process in self.reactor.processes],
+            [
+                [Order(reload="new")],
+                [Order(reload="new"), Order(reload="newer")],
+                [Order(reload="newer")],
+            ],
+        )
+
+    def test_hopeless(self) -> None:
+        """If no worker was ever ready, it gives up after a few."""
+        self._start(["tcp:0:interface=127.0.0.1"], 2)
+        for number in range(3):
+            self.assertEqual(self.given_up, [])
+            self.reactor.processes[number].ends(1)
+            self.clock.advance(0)
+        self.assertEqual(self.given_up, [None])
+
+    def test_hope(self) -> None:
+        """If one was, it goes on for ever."""
+        self._start(["tcp:0:interface=127.0.0.1"], 2)
+        self._beat(2)
+        for _ in range(20):
+            [process for process in self.reactor.processes if "--worker=1" in process.command][-1].ends(1)
+            self.clock.advance(31.0)
+        self.assertEqual(self.given_up, [])
+        self.assertEqual(len(self.reactor.processes), 22)
 
 
 class CountTests(SynchronousTestCase):
