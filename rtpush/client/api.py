@@ -134,24 +134,32 @@ class ServerApi:
         return self._call("channels", {"pattern": pattern}, dict)
 
     def connections(
-        self, *, channel: str | None = None, transport: str | None = None, limit: int | None = None
+        self,
+        *,
+        channel: str | None = None,
+        transport: str | None = None,
+        user: str | None = None,
+        limit: int | None = None,
     ) -> Deferred[dict[str, Any]]:
         """List connections."""
-        return self._call("connections", {"channel": channel, "transport": transport, "limit": limit}, dict)
+        fields = {"channel": channel, "transport": transport, "user": user, "limit": limit}
+        return self._call("connections", fields, dict)
 
     def disconnect(
         self,
         *,
         connection: str | None = None,
         channel: str | None = None,
+        user: str | None = None,
         code: int | None = None,
         reason: str | None = None,
         reconnect: bool | None = None,
     ) -> Deferred[dict[str, Any]]:
-        """End one connection, or all that follow a channel; with ``reconnect`` they come back."""
+        """End one connection, all that follow a channel, or all of a user; with ``reconnect`` they come back."""
         fields = {
             "connection": connection,
             "channel": channel,
+            "user": user,
             "code": code,
             "reason": reason,
             "reconnect": reconnect,
@@ -163,6 +171,24 @@ class ServerApi:
     ) -> Deferred[dict[str, Any]]:
         """End the subscriptions to a channel, of one connection or of all."""
         return self._call("unsubscribe", {"channel": channel, "connection": connection, "reason": reason}, dict)
+
+    def revoke(
+        self,
+        *,
+        user: str | None = None,
+        jti: str | None = None,
+        channel: str | None = None,
+        ttl: int | None = None,
+        later: bool | None = None,
+    ) -> Deferred[dict[str, Any]]:
+        """
+        Take tokens back: those of a user, those for a channel, those of a user for a channel, or one by its id.
+
+        :param ttl: Seconds after which all such tokens have ended by themselves.
+        :param later: Whether those are taken back too that are made until then.
+        """
+        fields = {"user": user, "jti": jti, "channel": channel, "ttl": ttl, "later": later}
+        return self._call("revoke", fields, dict)
 
     def info(self) -> Deferred[dict[str, Any]]:
         """Ask about the nodes."""

@@ -24,6 +24,7 @@ from rtpush.client.outbox import Outbox
 from rtpush.client.poll import LongPollLink, ShortPollLink
 from rtpush.client.sse import SseLink
 from rtpush.client.subscription import Callbacks, Subscription, ignore
+from rtpush.client.token import GivesToken, Token
 from rtpush.client.web import DirectEndpoints, Web
 from rtpush.client.websocket import WebSocketLink
 from rtpush.client.wire import fields_json, payload_of, publish_fields, with_key
@@ -74,6 +75,8 @@ class Client:
     :param direction: ``duplex``, ``push`` or ``rare``: what the server ranks the transports by.
     :param info: What others may know of this client, for presence; anything that JSON can express.
     :param headers: Sent with every request.
+    :param token: What this client shows of who it is; or what is called for it, whenever another one is needed: before
+        it ends, and when the server says that it has ended. It returns a token, or a Deferred or coroutine of one.
     :param endpoints: What connections are made with, as for :meth:`twisted.web.client.Agent.usingEndpointFactory`; gets
         the URLs of WebSockets too.
     :param random: Where chance comes from.
@@ -94,6 +97,7 @@ class Client:
         direction: str = "duplex",
         info: Any = None,
         headers: Mapping[str, str] | None = None,
+        token: str | GivesToken | None = None,
         endpoints: IAgentEndpointFactory | None = None,
         random: Random | None = None,
         open_timeout: float = 5.0,
@@ -112,7 +116,7 @@ class Client:
         self._started = False
         #: Makes the exception that says why this client can no longer be used.
         self._over: Callable[[], Exception] | None = None
-        self._web = Web(reactor, endpoints or DirectEndpoints(reactor, open_timeout), headers or {})
+        self._web = Web(reactor, endpoints or DirectEndpoints(reactor, open_timeout), headers or {}, Token(token))
         self._outbox = Outbox(reactor, answer_timeout, max_waiting)
         self._following = Following(reactor, self._random.random, self._channels_changed, self._hole)
         plan = Plan(
@@ -270,8 +274,8 @@ class Client:
         self._following.end(over)
         self._set_status(Status(State.CLOSED, reason=reason))
         closed = [self._web.close()] if link is None else [self._web.close(), link.gone()]
-        # One more turn: an aborted connection is gone in the next one.
-        return gatherResults(closed).addCallback(lambda _: deferLater(self._clock, 0))
+        # One more turn: an aborted connection is gone in the next one, and one whose answer came last is kept by then.
+        return gatherResults(closed).addCallback(lambda _: deferLater(self._clock, 0, self._web.close))
 
     # What the connector reports.
 

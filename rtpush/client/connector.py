@@ -131,10 +131,11 @@ class Connector:
         """Open a link, climb while it carries, and return why it was lost, or why none opens."""
         life = self._life = Deferred()
         try:
+            await self._web.token.ready()
             await self._negotiate()
             await self._open_one(reason)
         except LinkLost as why:
-            return why
+            return self._about_token(why)
         climb = Deferred.fromCoroutine(self._climb(life))
         climb.addErrback(self._failed)
         try:
@@ -144,7 +145,29 @@ class Connector:
         if not _is_planned(lost):
             silent = lost.code == Disconnect.NO_HEARTBEAT.code
             self._ladder.lost(0.0 if silent else self._clock.seconds() - self._opened_at)
-        return lost
+        # While it was good, a token has let a link open: with another one there is no reason to wait.
+        return self._about_token(lost, after=0.0)
+
+    def _about_token(self, lost: LinkLost, after: float | None = None) -> LinkLost:
+        """
+        See whether a link was lost since the token has ended: then another one is needed, if there is one.
+
+        :param after: The seconds after which that is to be tried.
+        """
+        if lost.code != Disconnect.TOKEN_EXPIRED.code:
+            return lost
+        self._web.token.forget()
+        return attrs.evolve(lost, comes_back=self._web.token.renews, after=lost.after if after is None else after)
+
+    def _token_ends(self) -> None:
+        """The token ends soon: get another one, and have the link go on with it."""
+        if self._web.token.renews:
+            renewed = self._web.token.renew().addCallback(self._token_changed)
+            renewed.addErrback(lambda failure: _log.warn("{why}", why=failure.getErrorMessage()))
+
+    def _token_changed(self, _: None) -> None:
+        if self.link is not None:
+            self.link.token_changed()
 
     async def _negotiate(self) -> None:
         """
@@ -187,7 +210,8 @@ class Connector:
             else:
                 return
             reason = str(last)
-            if last.unreachable or last.after is not None or not last.comes_back:
+            is_expired = last.code == Disconnect.TOKEN_EXPIRED.code
+            if last.unreachable or last.after is not None or not last.comes_back or is_expired:
                 raise last
         # What the server said may not hold any more.
         self._asked = False
@@ -207,6 +231,7 @@ class Connector:
             chance=self._plan.chance,
             open_timeout=self._plan.open_timeout,
             info=self._plan.info,
+            token_ends=self._token_ends,
         )
         link = self._opening = self._plan.links[name](context, self._audience, self._link_lost)
         try:

@@ -14,7 +14,7 @@ from rtpush.client.errors import BadAnswer, LinkLost, NotDelivered
 from rtpush.client.link import LinkContext
 from rtpush.client.outbox import Command
 from rtpush.client.wire import Frame, command_json, error_in, read_replies
-from rtpush.errors import RtpushError
+from rtpush.errors import ErrorCode, RtpushError
 
 __all__ = ["Emitter", "post_commands"]
 
@@ -24,6 +24,9 @@ _BATCH_BYTES = 65536
 
 #: How long a request may take. A second one fits into the time after which a command is given up.
 _TIMEOUT = 25.0
+
+#: How long a request waits for another token.
+_TOKEN_PAUSE = 1.0
 
 
 async def post_commands(context: LinkContext, commands: Sequence[tuple[str, bytes]]) -> list[Frame]:
@@ -42,6 +45,9 @@ async def post_commands(context: LinkContext, commands: Sequence[tuple[str, byte
         except BadAnswer as bad:
             raise LinkLost(str(bad)) from None
     error = error_in(answer.body)
+    if error is not None and error.kind is ErrorCode.TOKEN_EXPIRED and context.web.token.renews:
+        context.token_ends()
+        raise LinkLost(error.message, after=_TOKEN_PAUSE)
     if error is not None and not error.kind.temporary:
         raise error
     raise LinkLost(f"the server answered {answer.status} to a command", after=answer.retry_after)

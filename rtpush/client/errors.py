@@ -7,7 +7,7 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 
-from rtpush.errors import ErrorCode
+from rtpush.errors import Disconnect, ErrorCode, RtpushError
 
 __all__ = [
     "FINAL_ERRORS",
@@ -19,6 +19,7 @@ __all__ = [
     "ServerEnded",
     "cause_of",
     "lost_by",
+    "refused_by",
 ]
 
 
@@ -32,7 +33,14 @@ _UNREACHABLE: dict[type[Exception], str] = {
 
 
 #: Errors that no other transport and no repetition mends.
-FINAL_ERRORS = frozenset({ErrorCode.UNAUTHORIZED, ErrorCode.ORIGIN_NOT_ALLOWED})
+FINAL_ERRORS = frozenset(
+    {
+        ErrorCode.UNAUTHORIZED,
+        ErrorCode.ORIGIN_NOT_ALLOWED,
+        ErrorCode.INVALID_TOKEN,
+        ErrorCode.TOKEN_REVOKED,
+    }
+)
 
 
 class BadAnswer(ValueError):
@@ -88,6 +96,12 @@ class LinkLost(Exception):
 
     def __str__(self) -> str:
         return self.reason
+
+
+def refused_by(error: RtpushError) -> LinkLost:
+    """Return what an error of the server means for a connection: whether it is worth while to come back."""
+    code = Disconnect.TOKEN_EXPIRED.code if error.kind is ErrorCode.TOKEN_EXPIRED else None
+    return LinkLost(error.message, code, comes_back=error.kind not in FINAL_ERRORS)
 
 
 def lost_by(failure: Failure) -> LinkLost:

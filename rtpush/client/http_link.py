@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from rtpush.client.emit import Emitter, post_commands
-from rtpush.client.errors import FINAL_ERRORS, BadAnswer, LinkLost, lost_by
+from rtpush.client.errors import BadAnswer, LinkLost, lost_by, refused_by
 from rtpush.client.link import Audience, Link, LinkContext
 from rtpush.client.outbox import Command
 from rtpush.client.wants import Want, channels_query, first_request
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 #: Errors that are about one channel of a request.
 _CHANNEL_ERRORS = (
+    ErrorCode.UNAUTHORIZED,
     ErrorCode.PERMISSION_DENIED,
     ErrorCode.UNKNOWN_CHANNEL,
     ErrorCode.BAD_CHANNEL,
@@ -58,6 +59,13 @@ class HttpLink(Link):
             self._ask_again(0)
         else:
             self._again.reset(0)
+
+    def token_changed(self) -> None:
+        """A new request has the new token. What it follows goes on from where it is."""
+        if self._asked:
+            self._stop_asking()
+            if self._again is None:
+                self._ask_again(0)
 
     @abstractmethod
     def _follow(self, wants: Sequence[Want]) -> None:
@@ -164,7 +172,7 @@ class HttpLink(Link):
         if not isinstance(error, RtpushError):
             self.lose(lost_by(failure))
         elif error.kind not in _CHANNEL_ERRORS:
-            self.lose(LinkLost(error.message, comes_back=error.kind not in FINAL_ERRORS))
+            self.lose(refused_by(error))
         elif len(self._asked) == 1:
             self._refused([(self._asked[0].channel, error)])
         else:

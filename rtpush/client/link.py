@@ -59,6 +59,7 @@ class LinkContext:
     :ivar info: What the client says of itself, for presence: JSON, or nothing.
     :ivar chance: Returns a random number, at least 0 and below 1.
     :ivar open_timeout: Seconds within which the first event must come through.
+    :ivar token_ends: Told that the token ends soon.
     """
 
     web: Web
@@ -68,6 +69,7 @@ class LinkContext:
     chance: Callable[[], float]
     open_timeout: float
     info: bytes = b""
+    token_ends: Callable[[], None] = lambda: None
 
 
 class Deadline:
@@ -147,6 +149,10 @@ class Link(ABC):
         """Follow what the audience wants now."""
 
     @abstractmethod
+    def token_changed(self) -> None:
+        """Go on with another token: see :attr:`rtpush.client.web.Web.token`."""
+
+    @abstractmethod
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands, in order after those that were sent before. Their replies go to the outbox."""
 
@@ -190,6 +196,9 @@ class Link(ABC):
             self._audience.member(frame.join.joined())
         elif frame.leave is not None:
             self._audience.member(frame.leave.left())
+        elif frame.token_expiring is not None:
+            if frame.token_expiring.channel is None:
+                self._context.token_ends()
         elif frame.disconnect is not None:
             told = frame.disconnect.disconnected()
             said = f"the server ended the connection: {told.reason} ({told.code})"

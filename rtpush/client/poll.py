@@ -35,6 +35,9 @@ class _PollLink(HttpLink):
         self._asked_hold = 0.0
         self._etag: tuple[str, str] = ("", "")
 
+    def token_changed(self) -> None:
+        """The next poll has it."""
+
     @abstractmethod
     def _hold(self) -> float:
         """Return for how long the server may hold the polls after the first."""

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from rtpush import __version__
 from rtpush.client.errors import LinkLost, cause_of, lost_by
+from rtpush.client.token import Token
 
 __all__ = ["Answer", "DirectEndpoints", "Web", "discard", "read_answer"]
 
@@ -65,14 +66,22 @@ class Web:
 
     :param endpoints: Gives the endpoint for a URL, as for :meth:`twisted.web.client.Agent.usingEndpointFactory`.
     :param headers: Sent with every request.
+    :ivar token: Sent with every request too, if there is one.
     """
 
-    def __init__(self, clock: IReactorTime, endpoints: IAgentEndpointFactory, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        endpoints: IAgentEndpointFactory,
+        headers: Mapping[str, str],
+        token: Token | None = None,
+    ) -> None:
         self._clock = clock
         self._endpoints = endpoints
         self._pool = HTTPConnectionPool(clock, persistent=True)
         self._agent = Agent.usingEndpointFactory(clock, endpoints, self._pool)
         self.headers = {"User-Agent": f"rtpush/{__version__}", **headers}
+        self.token = Token(None) if token is None else token
 
     def endpoint(self, url: str) -> IStreamClientEndpoint:
         """Return the endpoint for a URL."""
@@ -86,7 +95,8 @@ class Web:
 
         Whoever takes it must consume its body. Fails with :exc:`LinkLost`.
         """
-        fields = Headers({name: [value] for name, value in {**self.headers, **(headers or {})}.items()})
+        shown = {} if self.token.now is None else {"Authorization": f"Bearer {self.token.now}"}
+        fields = Headers({name: [value] for name, value in {**self.headers, **shown, **(headers or {})}.items()})
         producer = None if body is None else _Body(body)
         response: Deferred[IResponse] = self._agent.request(method.encode(), url.encode("ascii"), fields, producer)
         return response.addErrback(_as_lost)

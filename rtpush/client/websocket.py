@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import msgspec
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -13,12 +14,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from rtpush.client.errors import FINAL_ERRORS, BadAnswer, LinkLost, lost_by
+from rtpush.client.errors import BadAnswer, LinkLost, lost_by, refused_by
 from rtpush.client.link import Audience, Link, LinkContext
 from rtpush.client.negotiation import websocket_url
 from rtpush.client.outbox import Command
 from rtpush.client.wants import Want, subscribe_body
-from rtpush.client.wire import Frame, command_json, read
+from rtpush.client.wire import Frame, command_json, fields_json, read
 
 __all__ = ["WebSocketLink"]
 
@@ -46,6 +47,7 @@ class WebSocketLink(Link):
         self._socket: _Socket | None = None
         self._last_id = 0
         self._connect_id = 0
+        self._refresh_id = 0
         self._commands: dict[int, Command] = {}
         #: The channels that this link follows, each with the id of the command that asked for it.
         self._followed: dict[str, int] = {}
@@ -75,6 +77,12 @@ class WebSocketLink(Link):
             id_ = self._new_id()
             self._commands[id_] = command
             self._write(command_json(id_, command.name, command.body))
+
+    def token_changed(self) -> None:
+        token = self._context.web.token.now
+        if token is not None and not self._is_opening:
+            self._refresh_id = self._new_id()
+            self._write(command_json(self._refresh_id, "refresh", fields_json({"token": token})))
 
     def gone(self) -> Deferred[None]:
         return succeed(None) if self._socket is None else self._socket.gone
@@ -128,8 +136,9 @@ class WebSocketLink(Link):
     def socket_opened(self) -> None:
         """Hear that the handshake is done: say who we are."""
         self._connect_id = self._new_id()
-        info = b'{"info":' + self._context.info + b"}" if self._context.info else b"{}"
-        self._write(command_json(self._connect_id, "connect", info))
+        info = msgspec.Raw(self._context.info) if self._context.info else None
+        fields = fields_json({"info": info, "token": self._context.web.token.now})
+        self._write(command_json(self._connect_id, "connect", fields))
 
     def socket_heard(self) -> None:
         """Hear that something came, be it a part of a frame or a ping."""
@@ -162,6 +171,10 @@ class WebSocketLink(Link):
             self._context.outbox.answered(command, frame)
         elif id_ == self._connect_id:
             self._greeted(frame)
+        elif id_ == self._refresh_id:
+            if frame.error is not None:
+                # A new connection can have the new token.
+                self.lose(refused_by(frame.error.exception()))
         else:
             for channel, asked in self._followed.items():
                 if asked == id_:
@@ -170,8 +183,7 @@ class WebSocketLink(Link):
 
     def _greeted(self, frame: Frame) -> None:
         if frame.error is not None:
-            error = frame.error.exception()
-            self.lose(LinkLost(error.message, comes_back=error.kind not in FINAL_ERRORS))
+            self.lose(refused_by(frame.error.exception()))
             return
         if frame.connect is not None and frame.connect.heartbeat is not None:
             self._heartbeat = max(1.0, frame.connect.heartbeat)

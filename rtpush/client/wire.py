@@ -120,9 +120,10 @@ class _Member(msgspec.Struct):
     transport: str
     channel: str = ""
     info: msgspec.Raw = _NO_DATA
+    user: str = ""
 
     def entry(self) -> PresenceEntry:
-        return PresenceEntry(self.connection, self.transport, bytes(self.info))
+        return PresenceEntry(self.connection, self.transport, bytes(self.info), self.user)
 
     def joined(self) -> Joined:
         return Joined(self.channel, self.entry())
@@ -139,6 +140,10 @@ class _Disconnect(msgspec.Struct):
 
     def disconnected(self) -> Disconnected:
         return Disconnected(self.code, self.reason, self.reconnect, self.after)
+
+
+class _Expiring(msgspec.Struct):
+    channel: str | None = None
 
 
 class _Connected(msgspec.Struct):
@@ -210,6 +215,7 @@ class Frame(msgspec.Struct):
     join: _Member | None = None
     leave: _Member | None = None
     disconnect: _Disconnect | None = None
+    token_expiring: _Expiring | None = None
     connect: _Connected | None = None
     subscribe: _Place | None = None
     publish: PublishReply | None = None

@@ -709,7 +709,7 @@ test("Retry-After of a busy server is honoured, and is no reason to step down", 
 });
 
 test("a refusal that no transport can mend is the end", async () => {
-  server.network = { sse: () => problem(101, "unauthorized", 401) };
+  server.network = { sse: () => problem(117, "invalid_token", 401) };
   const seen = follow({ transports: ["sse", "longpoll"] });
   await pass(1);
   assert.equal(client.state, "closed");
@@ -1063,4 +1063,107 @@ test("a publish that was given up is not sent later", async () => {
   server.network = {};
   await pass(40);
   assert.equal(server.channel("demo:a").offset, 0);
+});
+
+/** A client with tokens `t1`, `t2`, …, each asked for when it is needed. */
+function withTokens(transport, more = {}) {
+  let asked = 0;
+  const seen = follow({ transports: [transport], token: async () => `t${(asked += 1)}`, ...more });
+  return { seen, asked: () => asked };
+}
+
+const shown = () => server.log.map(([, query]) => query.headers?.Authorization ?? query.connect?.token).filter(Boolean);
+
+test("websocket: shows its token, and the next one in time", async () => {
+  const { seen } = withTokens("websocket");
+  await pass(1);
+  assert.deepEqual(shown(), ["t1"]);
+  server.sockets[0].push({ token_expiring: { expires_in: 30 } });
+  await pass(1);
+  const refreshed = server.log.filter(([, { refresh }]) => refresh).map(([, { refresh }]) => refresh.token);
+  assert.deepEqual(refreshed, ["t2"]);
+  server.sockets[0].push({ token_expiring: { expires_in: 30, channel: "demo:a" } });
+  server.publish("demo:a", 1);
+  await pass(1);
+  assert.deepEqual(seen.offsets, [1]);
+  assert.deepEqual(seen.transports, ["websocket"]);
+  assert.equal(server.count("ws"), 1);
+});
+
+test("sse: goes on with a new token in a new stream, and loses nothing", async () => {
+  const { seen } = withTokens("sse");
+  await pass(1);
+  server.publish("demo:a", 1);
+  server.streams[0].event("token_expiring", { expires_in: 30 });
+  server.publish("demo:a", 2);
+  await pass(1);
+  server.publish("demo:a", 3);
+  await pass(1);
+  assert.deepEqual(seen.offsets, [1, 2, 3]);
+  assert.deepEqual([...new Set(shown())].map((text) => text.replace("Bearer ", "")), ["t1", "t2"]);
+  assert.deepEqual(seen.transports, ["sse"]);
+  assert.equal(server.streams.length, 1);
+});
+
+test("longpoll: asks for another token when its own has ended", async () => {
+  const { seen, asked } = withTokens("longpoll");
+  server.network.poll = ({ headers }, through) =>
+    headers.Authorization === "Bearer t1" ? problem(118, "token_expired", 401) : through();
+  await pass(4);
+  assert.equal(client.state, "open");
+  assert.equal(asked(), 2);
+  server.publish("demo:a", 1);
+  await pass(1);
+  assert.deepEqual(seen.offsets, [1]);
+});
+
+test("a token that has ended and is the only one is the end; so is one that is no good or taken back", async () => {
+  for (const [code, name] of [
+    [118, "token_expired"],
+    [117, "invalid_token"],
+    [119, "token_revoked"],
+  ]) {
+    server.network.sse = () => problem(code, name, 401);
+    follow({ transports: ["sse"], token: "t" });
+    await pass(60);
+    assert.equal(client.state, "closed", name);
+    assert.equal(server.count("sse"), 1, name);
+    server.log.length = 0;
+  }
+});
+
+test("a token that has ended again and again is asked for by and by, not as fast as can be", async () => {
+  const { asked } = withTokens("sse");
+  server.network.sse = () => problem(118, "token_expired", 401);
+  await pass(60);
+  assert.equal(client.state, "connecting");
+  assert.ok(asked() < 10, asked());
+});
+
+test("a command is sent again with another token, if its own has ended", async () => {
+  const { asked } = withTokens("sse");
+  await pass(1);
+  let refused = 0;
+  server.network.emit = ({ headers }, through) => {
+    if (headers.Authorization !== "Bearer t1") return through();
+    refused += 1;
+    return problem(118, "token_expired", 401);
+  };
+  const published = client.publish("demo:a", 1);
+  await pass(4);
+  assert.deepEqual(await published, { epoch: "e1", offset: 1 });
+  assert.deepEqual([refused, asked()], [1, 2]);
+});
+
+test("while the application has no token, the client waits and asks again", async () => {
+  let asked = 0;
+  const token = () => {
+    asked += 1;
+    if (asked < 3) throw new Error("logged out");
+    return "t";
+  };
+  const seen = follow({ transports: ["websocket"], token });
+  await pass(10);
+  assert.equal(client.state, "open");
+  assert.deepEqual(seen.errors.map(({ message }) => message), ["logged out", "logged out"]);
 });

@@ -29,6 +29,11 @@ export interface ClientOptions {
   storage?: Pick<Storage, "getItem" | "setItem"> | null;
   /** What others see of this client in a channel's presence: any JSON. */
   info?: unknown;
+  /**
+   * What this client shows of who it is; or what is called for it, whenever another one is needed: before it ends, and
+   * when the server says that it has ended.
+   */
+  token?: string | (() => string | Promise<string>);
   /** Headers of all HTTP requests; a WebSocket of a browser cannot carry any. */
   headers?: Record<string, string>;
   /** Default: the global one. */
@@ -104,7 +109,7 @@ export interface GapEvent {
   /** Where the stream goes on. */
   epoch: string;
   offset: number;
-  reason: "epoch_changed" | "history_lost" | "position_ahead";
+  reason: "epoch_changed" | "history_lost" | "position_ahead" | "skipped";
 }
 
 export interface UnsubscribedEvent {
@@ -118,6 +123,8 @@ export interface UnsubscribedEvent {
 export interface PresenceEntry {
   connection: string;
   transport: string;
+  /** Whose it is, as its token says. */
+  user?: string;
   info?: any;
 }
 

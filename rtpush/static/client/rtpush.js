@@ -21,8 +21,11 @@ const BATCH = 50; // commands in one WebSocket frame or request to /emit,
 const BATCH_CHARACTERS = 65536; // and how much text
 const REFUSED_FOR = 5; // before a channel that was refused for the time being is asked for again
 
-const CHANNEL_ERRORS = new Set([102, 104, 105, 106]); // permission_denied, unknown_channel, bad_channel, bad_cursor
-const FINAL_ERRORS = new Set([101, 115]); // unauthorized, origin_not_allowed: the same on every transport
+const CHANNEL_ERRORS = new Set([101, 102, 104, 105, 106]); // unauthorized, permission_denied, unknown_channel, bad_…
+// unauthorized, origin_not_allowed, invalid_token, token_revoked: the same on every transport
+const FINAL_ERRORS = new Set([101, 115, 117, 119]);
+const EXPIRED_ERROR = 118;
+const EXPIRED = 4004;
 const FINAL_CLOSES = new Set([1002, 1003, 1007, 1008, 1009, 1010]); // RFC 6455, section 7.4.1
 const NO_HEARTBEAT = 4001;
 const UNSUBSCRIBED = 4501;
@@ -237,8 +240,9 @@ class Emitter {
  * - `reply(reply)`: to a call
  * - `refused(subscription, error)`: the server does not give this channel
  * - `emit(name, event)`: what is for the application as it is (`disconnect`, `error`)
- * - `closed({ reason, reconnect, after?, own?, silent? })`: the end, once; `own` if it was the server's own wish,
- *   `silent` if nothing was heard for too long
+ * - `tokenEnds()`: another token is needed soon; `tokenChanged()` of the transport is called when it is there
+ * - `closed({ reason, reconnect, after?, own?, silent?, expired? })`: the end, once; `own` if it was the server's own
+ *   wish, `silent` if nothing was heard for too long, `expired` if the token has ended
  */
 class Transport {
   isOpen = false;
@@ -272,7 +276,13 @@ class Transport {
   disconnected(told) {
     this.events.emit("disconnect", told);
     const { code, reason, reconnect = comesBack(code), after } = told;
-    this.end({ reason, reconnect, after, own: code !== NO_HEARTBEAT });
+    this.end({ reason, reconnect, after, own: code !== NO_HEARTBEAT, expired: code === EXPIRED });
+  }
+
+  /** What an error of the server means for this connection. */
+  endBy({ message: reason, code }, more = {}) {
+    const expired = code === EXPIRED_ERROR;
+    this.end({ reason, reconnect: !FINAL_ERRORS.has(code), ...more, ...(expired && { own: true, expired }) });
   }
 
   end(end) {
@@ -288,23 +298,30 @@ class WebSocketTransport extends Transport {
   name = "websocket";
   #socket;
   #connectId = this.env.nextId();
+  #refreshId;
   #joined = new Map(); // channel -> { subscription, live: the server has said yes }
   #asked = new Map(); // id of a subscribe command -> the same
   #timers = {};
 
   start() {
     this.expectOpen();
-    const { info, url } = this.env;
+    const { info, token, url } = this.env;
     const socket = (this.#socket = new this.env.WebSocket(url("websocket"), ["rtpush.v1"]));
-    socket.onopen = () => this.#write([{ id: this.#connectId, connect: { info } }]);
+    socket.onopen = () => this.#write([{ id: this.#connectId, connect: { info, token: token() } }]);
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onerror = () => {}; // a close follows
     socket.onclose = ({ code, reason }) => {
       // Before it is open, a code says more of what is between than of the server.
       const reconnect = comesBack(code) || (!this.isOpen && code < 4000);
       const own = code === 1012 || code === 1013 || (code >= 4000 && code !== NO_HEARTBEAT);
-      this.end({ reason: reason || `the WebSocket was closed (${code})`, reconnect, own });
+      this.end({ reason: reason || `the WebSocket was closed (${code})`, reconnect, own, expired: code === EXPIRED });
     };
+  }
+
+  tokenChanged() {
+    if (!this.isOpen) return;
+    this.#refreshId = this.env.nextId();
+    this.#write([{ id: this.#refreshId, refresh: { token: this.env.token() } }]);
   }
 
   sync() {
@@ -359,6 +376,7 @@ class WebSocketTransport extends Transport {
   #take(object) {
     if (object.id !== undefined) this.#takeReply(object);
     else if (object.disconnect) this.disconnected(object.disconnect);
+    else if (object.token_expiring) this.events.tokenEnds(object.token_expiring);
     else if (object.error) this.events.emit("error", RtpushError.told(object.error));
     else this.#takePush(object);
   }
@@ -368,9 +386,11 @@ class WebSocketTransport extends Transport {
     const joined = this.#asked.get(id);
     this.#asked.delete(id);
     if (id === this.#connectId) {
-      if (error) return this.end({ reason: error.message, reconnect: !FINAL_ERRORS.has(error.code) });
+      if (error) return this.endBy(error);
       this.#beat();
       this.opened(reply.connect);
+    } else if (id === this.#refreshId) {
+      if (error) this.endBy(error); // a new connection can have the new token
     } else if (!joined) {
       this.events.reply(reply);
     } else if (this.#joined.get(joined.subscription.channel) === joined) {
@@ -433,6 +453,11 @@ class HttpTransport extends Transport {
     if (this.isOpen) this.#follow();
   }
 
+  /** A new request has it, and goes on from where this one is. */
+  tokenChanged() {
+    this.poke();
+  }
+
   release() {
     this.#life.abort();
     this.#following.abort();
@@ -457,7 +482,8 @@ class HttpTransport extends Transport {
   }
 
   async request(url, { headers, ...more }) {
-    const all = { ...this.env.headers, ...headers };
+    const token = this.env.token();
+    const all = { ...this.env.headers, ...(token && { Authorization: `Bearer ${token}` }), ...headers };
     const response = await this.env.fetch(url, { cache: "no-store", headers: all, ...more });
     if (response.ok || response.status === 304) return response;
     throw await RtpushError.ofResponse(response);
@@ -499,12 +525,12 @@ class HttpTransport extends Transport {
   }
 
   async #failed(error, subscriptions, signal) {
-    const { message: reason, code, after, silent } = error;
+    const { code, after, silent } = error;
     const refused = CHANNEL_ERRORS.has(code) ? await this.#atFault(error, subscriptions, signal) : [];
     if (signal.aborted) return;
     for (const [subscription, why] of refused) this.events.refused(subscription, why);
     if (refused.length) return; // the client leaves them out
-    this.end({ reason, reconnect: !FINAL_ERRORS.has(code), after, own: after !== undefined, silent });
+    this.endBy(error, { after, own: after !== undefined, silent });
   }
 
   /** Find which channels of a refused request are at fault, with the error of each: by asking for one at a time. */
@@ -537,7 +563,10 @@ class HttpTransport extends Transport {
         failures = 0;
       } catch (error) {
         if (this.hasEnded) return;
-        if (error.status && !error.temporary) {
+        if (error.code === EXPIRED_ERROR && this.env.renews) {
+          this.events.tokenEnds({});
+          error.after = 1;
+        } else if (error.status && !error.temporary) {
           for (const { id } of batch) this.events.reply({ id, error });
           continue;
         }
@@ -606,6 +635,8 @@ class SseTransport extends HttpTransport {
       this.#watch();
       this.opened(told);
       this.subscribed(subscriptions, told.cursor, told.recovered);
+    } else if (event === "token_expiring") {
+      this.events.tokenEnds(told);
     } else if (event === "disconnect") {
       // One that only says that this stream has no channel left is for the stream; `unsubscribed` was told before.
       if (told.code !== UNSUBSCRIBED) this.disconnected(told);
@@ -627,6 +658,8 @@ class SseTransport extends HttpTransport {
 /** Polls; subclasses say how long the server may hold one (`timeout`) and how long to rest after its answer. */
 class PollTransport extends HttpTransport {
   #etag = {};
+
+  tokenChanged() {} // the next poll has it
 
   async follow(subscriptions, signal) {
     for (let first = true; !signal.aborted; first = false) {
@@ -761,6 +794,8 @@ export class Client extends Emitter {
   #current; // the one that carries
   #carried; // the name of the last that carried
   #connection;
+  #token; // the one to show; undefined: there is none, or it has ended
+  #asking; // for another one
   #preferred; // the name of the one to try first
   #why = "the first that works"; // the reason for the next change
   #attempts = 0;
@@ -864,6 +899,12 @@ export class Client extends Emitter {
 
   /** Try each transport once, from the preferred one down. Returns the seconds to wait; undefined if that is all. */
   async #tryTransports() {
+    try {
+      if (this.#token === undefined) await this.#askForToken();
+    } catch (error) {
+      if (!this.#over) this.emit("error", error);
+      return this.#over ? undefined : this.#nextDelay();
+    }
     const refused = await this.#negotiate();
     if (this.#over) return undefined;
     if (refused) return refused.after ?? this.#finish(refused.message);
@@ -875,12 +916,37 @@ export class Client extends Emitter {
       if (!end || this.#over) return undefined;
       this.#why = `${name}: ${end.reason}`;
       this.emit("error", new RtpushError("no_connection", this.#why, { temporary: end.reconnect }));
-      if (!end.reconnect) return this.#finish(end.reason);
+      if (!this.#mayComeBack(end)) return this.#finish(end.reason);
+      if (end.expired) return this.#nextDelay();
       if (end.after !== undefined) return end.after;
     }
     this.#preferred = undefined;
     this.#terms = undefined;
     return this.#nextDelay();
+  }
+
+  /** Have the application give a token, if it can; who asks meanwhile gets the same. */
+  async #askForToken() {
+    const { token } = this.#options;
+    if (typeof token !== "function") this.#token = token;
+    else this.#token = await (this.#asking ??= (async () => token())().finally(() => (this.#asking = undefined)));
+  }
+
+  /** A token ends soon: have the transport that carries go on with another one. */
+  async #renewToken({ channel }) {
+    if (channel !== undefined || typeof this.#options.token !== "function") return;
+    try {
+      await this.#askForToken();
+      this.#current?.tokenChanged();
+    } catch (error) {
+      if (!this.#over) this.emit("error", error); // when it has ended, it is asked for again
+    }
+  }
+
+  /** Whether there is a point in coming back; where a token has ended, only with another one. */
+  #mayComeBack({ reconnect, expired }) {
+    if (expired) this.#token = undefined;
+    return reconnect && !(expired && typeof this.#options.token !== "function");
   }
 
   /** Ask the server for its terms; without an answer the defaults do. Returns an error that forbids to go on now. */
@@ -924,6 +990,7 @@ export class Client extends Emitter {
           subscription.emit("error", error);
         },
         emit: (kind, event) => this.emit(kind, event),
+        tokenEnds: (told) => this.#renewToken(told),
         closed: (end) => {
           this.#transports.delete(transport);
           if (transport === this.#current) this.#lost(transport, end);
@@ -951,6 +1018,8 @@ export class Client extends Emitter {
       // The server speaks as often as it said; a shorter heartbeat of ours does not change that.
       silence: (terms.guessed ? heartbeat : Math.max(heartbeat, terms.heartbeat)) + terms.heartbeat_grace,
       nextId: () => ++this.#lastId,
+      token: () => this.#token,
+      renews: typeof this.#options.token === "function",
       subscriptions: () => [...this.#subscriptions.values()],
       url: (name) => {
         const url = new URL((terms.urls[name] ?? terms[name]).replace(/^\//, "./"), this.#base);
@@ -983,7 +1052,7 @@ export class Client extends Emitter {
     this.#endProbe();
     this.emit("transport", { transport: undefined, previous: name, reason: end.reason });
     if (this.#over) return undefined;
-    if (!end.reconnect) return this.#finish(end.reason);
+    if (!this.#mayComeBack(end)) return this.#finish(end.reason);
     this.#why = `${name}: ${end.reason}`;
     const { order } = this.#terms;
     const next = order[order.indexOf(name) + 1];
@@ -994,7 +1063,8 @@ export class Client extends Emitter {
       this.#climbs = 0;
     }
     this.#setState("connecting", end.reason);
-    this.#dial(end.after ?? this.#nextDelay());
+    // While it was good, a token has let the transport open: with another one there is no reason to wait.
+    this.#dial(end.expired ? 0 : (end.after ?? this.#nextDelay()));
     return undefined;
   }
 
