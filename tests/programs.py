@@ -46,6 +46,8 @@ PROGRAMS = (
     Program("node", "nodejs", "those of the JavaScript client"),
     Program("redis of Node", "node-redis", "those of Redis from Node", "/usr/share/nodejs/redis"),
     Program("curl", "curl", "those of what the README shows"),
+    Program("systemd-socket-activate", "systemd", "those of sockets that systemd opens"),
+    Program("systemd-analyze", "systemd", "those of the units of systemd"),
 )
 
 _POLICY = Path("/usr/sbin/policy-rc.d")

@@ -22,15 +22,31 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 __all__ = ["SLOW", "main", "names_of_fast_tests"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
 #: The packages and modules of tests that start real servers and browsers.
-SLOW = ("broker.redis", "chaos", "conformance", "hardening", "integration", "test_benchmarks", "test_cli")
+SLOW = (
+    "broker.redis",
+    "chaos.test_namespaces",
+    "chaos.test_proxy",
+    "chaos.test_run",
+    "cli",
+    "conformance",
+    "hardening",
+    "integration",
+    "test_benchmarks",
+)
+
+_LONGEST = "tests.integration"
 
 #: Seconds for the whole run.
 RUN_LIMIT = 900.0
@@ -54,6 +70,11 @@ def names_of_fast_tests() -> list[str]:
     return _fast(ROOT / "tests", "")
 
 
+def _exists(name: str) -> bool:
+    path = ROOT.joinpath("tests", *name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
 def _fast(folder: Path, prefix: str) -> list[str]:
     names = []
     for path in sorted(folder.iterdir()):
@@ -75,6 +96,7 @@ class Run:
         self.outcomes: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self._end = time.monotonic() + limit
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def check(self, name: str, command: list[str]) -> None:
         """Run a checking tool of this Python's environment; it counts as a test."""
@@ -94,17 +116,45 @@ class Run:
         self.seconds[name] = time.monotonic() - started
         self.outcomes[name] = "failed" if status else "passed"
 
-    def tests(self, names: list[str]) -> None:
-        """Run tests, and take down what happens to each."""
+    def tests(self, names: Sequence[str], *meanwhile: Sequence[str]) -> None:
+        """
+        Run tests, and take down what happens to each.
+
+        :param meanwhile: Other tests, each lot in a process of its own; what they print comes at the end. Those that
+            start servers mostly wait, and those that do not mostly compute.
+        """
+        with contextlib.ExitStack() as stack:
+            outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in meanwhile]
+            beside = [
+                threading.Thread(target=self._in_a_process, args=each) for each in zip(meanwhile, outputs, strict=True)
+            ]
+            for thread in beside:
+                thread.start()
+            try:
+                self._in_a_process(names, None)
+            except BaseException:
+                for child in self._children:
+                    child.kill()
+                raise
+            finally:
+                for thread, output in zip(beside, outputs, strict=True):
+                    thread.join()
+                    output.seek(0)
+                    sys.stdout.write(output.read().decode(errors="replace"))
+
+    def _in_a_process(self, names: Sequence[str], output: IO[bytes] | None) -> None:
         reader, writer = os.pipe()
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.trial_run", str(writer), *names],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             pass_fds=[writer],
             start_new_session=True,
         )
         os.close(writer)
+        self._children.append(child)
         try:
             self._watch(child, reader)
         finally:
@@ -218,7 +268,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("names", nargs="*", help="what to run, as for trial (default: all)")
     options = parser.parse_args(arguments)
-    names = options.names or (names_of_fast_tests() if options.fast else ["tests"])
+    fast, slow = names_of_fast_tests(), [f"tests.{name}" for name in SLOW if _exists(name)]
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _adopt_orphans()
@@ -227,7 +277,11 @@ def main(arguments: list[str]) -> int:
         if options.checks:
             for name, command in _CHECKS.items():
                 run.check(name, command)
-        run.tests(names)
+        if options.names or options.fast:
+            run.tests(options.names or fast)
+        else:
+            # The longest of the slow ones by itself, so that each lot takes about as long as the others.
+            run.tests([_LONGEST], [name for name in slow if name != _LONGEST], fast)
     except KeyboardInterrupt:
         run.outcomes["interrupted"] = "failed"
     finally:

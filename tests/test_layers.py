@@ -19,18 +19,20 @@ LAYERS = {
     "protocol": {"errors"},
     "interfaces": {"errors", "protocol"},
     "broker": {"errors", "protocol", "interfaces"},
-    "registry": {"errors", "protocol", "interfaces"},
     "auth": {"errors", "protocol", "interfaces"},
+    "registry": {"errors", "protocol", "interfaces", "auth"},
+    "metrics": {"errors", "protocol", "interfaces", "registry"},
     "transports": {"errors", "protocol", "interfaces", "registry", "auth"},
-    "api": {"errors", "protocol", "interfaces", "registry", "auth", "transports"},
+    "api": {"errors", "protocol", "interfaces", "registry", "metrics", "auth", "transports"},
     "client": {"errors", "protocol"},
-    "service": {"errors", "protocol", "interfaces", "broker", "registry", "auth", "transports", "api"},
-    "cli": {"errors", "protocol", "client", "service"},
+    "service": {"errors", "protocol", "interfaces", "broker", "registry", "metrics", "auth", "transports", "api"},
+    "planning": {"errors", "protocol"},
+    "cli": {"errors", "protocol", "auth", "client", "planning", "service"},
     "testing": {"errors", "protocol", "registry", "service"},
 }
 
 #: Parts that do no input and output: of what is not ours, these may not be imported.
-PURE = {"errors", "protocol"}
+PURE = {"errors", "protocol", "planning"}
 IMPURE_PACKAGES = {"twisted", "zope", "autobahn", "txredisapi", "asyncio", "socket", "time", "random", "threading"}
 
 #: Modules that, by way of txredisapi, bring the reactor: all that speak with Redis. Only the service imports them, when

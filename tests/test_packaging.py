@@ -15,7 +15,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 ROOT = Path(__file__).resolve().parents[1]
 
 #: What is built into the package.
-_SOURCES = ("setup.cfg", "setup.py", "pyproject.toml", "README.rst", "LICENSE", "rtpush", "twisted")
+_SOURCES = ("setup.cfg", "setup.py", "pyproject.toml", "README.rst", "LICENSE", "conf", "rtpush", "twisted")
 
 
 def _output(*command: str | Path, cwd: Path) -> str:
@@ -90,9 +90,14 @@ class InstalledTests(SynchronousTestCase):
             for path in (self.sources / folder).rglob("*")
             if path.is_file()
         }
-        self.assertEqual(names, source)
+        shared = {path.name for path in (self.sources / "conf").iterdir() if path.name != "dev.ini"}
+        self.assertEqual({name for name in names if ".data/" not in name}, source)
+        self.assertEqual(
+            {name.partition(".data/")[2] for name in names - source}, {f"data/share/rtpush/{name}" for name in shared}
+        )
         self._install(wheel)
         self._assert_works()
+        self.assertEqual({path.name for path in (self.home / "venv" / "share" / "rtpush").iterdir()}, shared)
 
     def test_editable(self) -> None:
         """An editable install works from any directory too."""

@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests.support.processes import children_of
+from tests.support.processes import Process, children_of
 from tests.support.redis import RedisServer
 from tests.support.server import Server, twistd, write_config
 from tests.support.waiting import soon, until
@@ -305,7 +305,7 @@ class WorkersTests(TestCase):
         process = twistd(self, "--config", path, options=[f"--pidfile={path}.pid", f"--logfile={path}.log"])
         self.assertEqual(await soon(process.ended()), 0, process)
         log = Path(f"{path}.log")
-        pattern = rb"#info\] worker 3: \[rtpush\.[\w.]+#info\] listening on tcp:0"
+        pattern = rb"worker 3\b.*listening on tcp:0"
         pid = int(Path(f"{path}.pid").read_text())
         try:
             await until(lambda: re.search(pattern, log.read_bytes()), "worker 3 to be there", seen=log.read_text)
@@ -361,3 +361,50 @@ class RefusedTests(TestCase):
         process.transport.closeStdin()
         self.assertEqual(await soon(process.ended()), 1, process)
         self.assertIn(b"--worker is for rtpush itself", process.err)
+
+
+class WatchTests(TestCase):
+    """What the parent does about workers that do not do their work."""
+
+    timeout = 90
+
+    async def test_hangs(self) -> None:
+        """A worker that hangs is killed, and replaced by one that serves."""
+        redis = await RedisServer.start(self)
+        server = await Server.start(
+            self,
+            {
+                "server": {"workers": 2, "node": "push", "watchdog": 3},
+                "broker": {"engine": "redis"},
+                "redis": {"url": redis.url},
+            },
+        )
+        client = await _Client.connect(self, server.port)
+        number = int(client.node.rpartition("/")[2])
+        [pid] = re.findall(rb"worker %d starts \(process (\d+)\)" % number, server.process.out)
+        os.kill(int(pid), signal.SIGSTOP)
+        await server.process.says(rb"worker %d hangs; it is killed" % number)
+        await soon(client.gone)
+
+        async def is_back() -> bool:
+            other = await _Client.connect(self, server.port)
+            return other.node == f"push/{number}"
+
+        await until(is_back, "it to be replaced", 30.0, seen=lambda: str(server.process))
+
+    async def test_hopeless(self) -> None:
+        """If no worker can be started at all, the parent gives up with exit code 1, and says so."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        # Python runs it at its start: only workers end for it.
+        directory.joinpath("sitecustomize.py").write_text(
+            "import os, sys\nif any(argument.startswith('--worker=') for argument in sys.orig_argv): os._exit(7)\n"
+        )
+        path = write_config(self, {"server": {"workers": 2}, "broker": {"engine": "redis"}})
+        command = [os.path.join(os.path.dirname(sys.executable), "twistd"), "-n", "--pidfile=", "rtpush"]
+        search = os.pathsep.join([str(directory.absolute()), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = Process(self, [*command, "--config", path], env={"PYTHONPATH": search})
+        self.assertEqual(await soon(process.ended()), 1, process)
+        self.assertIn(b"no worker can be started: giving up", process.out)
+        self.assertIn(b"worker 1 has ended: exit code 7", process.out)
+        self.assertNotIn(b"Traceback", process.out + process.err)

@@ -44,8 +44,12 @@ class Browser:
         self._driver = driver
 
     @classmethod
-    async def start(cls, test: TestCase) -> Browser:
-        """Start one."""
+    async def start(cls, test: TestCase, *, insecure: bool = False) -> Browser:
+        """
+        Start one.
+
+        :param insecure: Whether it takes any certificate.
+        """
         chromium, chromedriver = program("chromium"), program("chromedriver")
         profile = tempfile.mkdtemp(prefix="rtpush-chromium-")
         test.addCleanup(shutil.rmtree, profile, ignore_errors=True)
@@ -53,6 +57,7 @@ class Browser:
         options.binary_location = chromium
         for flag in (*_FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
+        options.accept_insecure_certs = insecure
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         # A group of its own, so that nothing of it can be left.
         service = Service(chromedriver, popen_kw={"start_new_session": True})
@@ -70,6 +75,10 @@ class Browser:
     async def run(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript in the page; return what it returns."""
         return await deferToThread(self._driver.execute_script, script, *arguments)
+
+    async def command(self, name: str, **parameters: Any) -> None:
+        """Give a command of the DevTools protocol."""
+        await deferToThread(self._driver.execute_cdp_cmd, name, parameters)
 
     async def log(self) -> list[Any]:
         """Return what the page has logged since this was asked last, and what went wrong in it."""

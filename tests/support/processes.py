@@ -6,12 +6,13 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -38,18 +39,26 @@ class Process(ProcessProtocol):
     """
     A program that runs. It is ended with the test, whatever becomes of that.
 
+    :param listener: Gets what it writes to either output, as it comes.
     :ivar out: What it wrote to its standard output so far.
     :ivar err: The same for standard error.
     :ivar code: Its exit code, or minus the number of the signal that ended it; :obj:`None` while it runs.
     """
 
     def __init__(
-        self, test: TestCase, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None
+        self,
+        test: TestCase,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        listener: Callable[[bytes], object] = bool,
     ) -> None:
         self.out = b""
         self.err = b""
         self.code: int | None = None
         self._command = command
+        self._listener = listener
         self._waiting: list[Deferred[int]] = []
         environment = {**os.environ, **(env or {})}
         self.transport: Any = None
@@ -64,9 +73,11 @@ class Process(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         self.out += data
+        self._listener(data)
 
     def errReceived(self, data: bytes) -> None:
         self.err += data
+        self._listener(data)
 
     def processEnded(self, reason: Failure) -> None:
         status: Any = reason.value
@@ -113,7 +124,7 @@ class Process(ProcessProtocol):
         self.signal(signal.SIGTERM)
         try:
             await within(_PATIENCE, self.ended())
-        except TimeoutError:
+        except (TimeoutError, DeferTimeoutError):
             for pid in started:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -6,7 +6,7 @@ import configparser
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,15 @@ from tests.support.waiting import soon
 
 __all__ = ["CONFIG", "Server", "twistd", "write_config"]
 
-#: What the servers of tests have in common: they come back quickly, and keep all that is published.
+#: What the servers of tests have in common: they leave and come back quickly, and keep all that is published.
 CONFIG: dict[str, dict[str, object]] = {
-    "server": {"listen": "tcp:0:interface=127.0.0.1", "allowed_origins": "*", "demo": "yes"},
+    "server": {
+        "listen": "tcp:0:interface=127.0.0.1",
+        "allowed_origins": "*",
+        "demo": "yes",
+        "drain_window": 1,
+        "drain_notice": 0,
+    },
     "backoff": {"base": 0.2, "max": 1, "jitter": 0.1},
     "api": {"open": "yes"},
     "namespace:demo": {"history_size": 20000, "history_ttl": 3600, "publish": "anyone", "presence": "yes"},
@@ -43,10 +49,19 @@ def write_config(test: TestCase, changes: Mapping[str, Mapping[str, object]] | N
     return str(path)
 
 
-def twistd(test: TestCase, *arguments: str, options: Sequence[str] = ("-n", "--pidfile=")) -> Process:
-    """Start ``twistd rtpush`` with arguments: in the foreground, if the options of twistd itself are not others."""
+def twistd(
+    test: TestCase,
+    *arguments: str,
+    options: Sequence[str] = ("-n", "--pidfile="),
+    listener: Callable[[bytes], object] = bool,
+    within: Sequence[str] = (),
+) -> Process:
+    """Start ``twistd rtpush`` with arguments: in the foreground, if the options of twistd itself are not others.
+
+    :param within: The program that starts it, and its arguments, if one does.
+    """
     command = os.path.join(os.path.dirname(sys.executable), "twistd")
-    return Process(test, [command, *options, "rtpush", *arguments])
+    return Process(test, [*within, command, *options, "rtpush", *arguments], listener=listener)
 
 
 class Server:
@@ -71,9 +86,11 @@ class Server:
         return await cls.start_with(test, write_config(test, changes))
 
     @classmethod
-    async def start_with(cls, test: TestCase, path: str) -> Server:
+    async def start_with(
+        cls, test: TestCase, path: str, *, listener: Callable[[bytes], object] = bool, within: Sequence[str] = ()
+    ) -> Server:
         """Start one with a configuration file of its own, whose only address is a port of 127.0.0.1."""
-        process = twistd(test, "--config", path)
+        process = twistd(test, "--config", path, listener=listener, within=within)
         port = int((await process.says(rb"listening on .* port=(\d+)"))[1])
         return cls(test, process, port)
 
