@@ -11,12 +11,14 @@ VENV ?= .venv
 CONFIG ?= conf/dev.ini
 # What to test, as for trial: make test TESTS=tests.protocol
 TESTS ?=
+# How long faults happen, and what else python -m tests.chaos takes: make chaos CHAOS="--minutes 10 --seed 7"
+CHAOS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PACKAGING := setup.cfg setup.py pyproject.toml
 
-.PHONY: help run test test-fast test-all lint benchmark clean
+.PHONY: help run test test-fast test-all chaos lint docs benchmark clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -38,21 +40,28 @@ test-all:  ## run the fast tests on every Python that is here, from 3.11 on
 			|| failed="$$failed $$version"; \
 	done; test -z "$$failed" || { echo "failed with Python$$failed"; exit 1; }; }
 
+chaos: $(VENV)/test.stamp  ## let faults happen to nodes, Redis and clients, and prove what came of it (CHAOS="--minutes 10 --seed 7")
+	@$(BIN)/python -m tests.programs
+	@$(BIN)/python -m tests.chaos $(CHAOS)
+
 lint: $(VENV)/dev.stamp  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/dev.stamp  ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -W -n -q -b html docs docs/_build/html
 
 benchmark: $(VENV)/run.stamp  ## measure this machine
 	@$(BIN)/python -m benchmarks
 
 clean:  ## remove what make has made
-	rm -rf .venv .venv-* build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist docs/_build *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, so that nothing is installed twice.
 $(VENV)/run.stamp: EXTRAS :=
 $(VENV)/test.stamp: EXTRAS := [test]
-$(VENV)/dev.stamp: EXTRAS := [test,lint]
+$(VENV)/dev.stamp: EXTRAS := [test,lint,docs]
 $(VENV)/%.stamp: $(PACKAGING) | $(BIN)/python
 	$(PIP) --editable ".$(EXTRAS)"
 	@touch $@

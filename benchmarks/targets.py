@@ -73,6 +73,8 @@ class Rtpush(Target):
         config = directory / f"{port}.ini"
         config.write_text(
             f"[server]\nlisten = tcp:{port}:interface=127.0.0.1:backlog=4096\n[api]\nopen = yes\n"
+            # What comes is not spread over the time that a node would ask for: how much it can do is the question.
+            "[limits]\nconnect_rate = 0\n"
             f"[namespace:bench]\nhistory_size = 100\nhistory_ttl = 300\npublish = anyone\n{more}"
         )
         twistd = "from twisted.scripts.twistd import run; run()"

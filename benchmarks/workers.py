@@ -52,7 +52,7 @@ class RtpushWorkers(Rtpush):
         config = directory / "rtpush.ini"
         config.write_text(
             f"[server]\nlisten = tcp:{self.port}:interface=127.0.0.1:backlog=4096\nworkers = {self.workers}\n"
-            f"heartbeat = {self.heartbeat:g}\n[api]\nopen = yes\n"
+            f"heartbeat = {self.heartbeat:g}\n[limits]\nconnect_rate = 0\n[api]\nopen = yes\n"
             f"[broker]\nengine = redis\n[redis]\nurl = redis://127.0.0.1:{self._redis_port}/0\n"
             "[namespace:bench]\nhistory_size = 100\nhistory_ttl = 600\n"
         )
