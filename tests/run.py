@@ -46,7 +46,8 @@ SLOW = (
     "test_benchmarks",
 )
 
-_LONGEST = "tests.integration"
+#: What is run by itself, so that each lot takes about as long as the others.
+LONG = (("integration",), ("transports", "service"), tuple(name for name in SLOW if name != "integration"))
 
 #: Seconds for the whole run.
 RUN_LIMIT = 900.0
@@ -68,6 +69,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 def names_of_fast_tests() -> list[str]:
     """Return the modules and packages of tests that need neither real servers nor a browser."""
     return _fast(ROOT / "tests", "")
+
+
+def _lots(names: Sequence[str]) -> list[list[str]]:
+    """Divide tests into lots of about the same length."""
+    lots = [[name for name in names if name.removeprefix("tests.") in lot] for lot in LONG]
+    return [*lots, [name for name in names if not any(name in lot for lot in lots)]]
 
 
 def _exists(name: str) -> bool:
@@ -280,8 +287,7 @@ def main(arguments: list[str]) -> int:
         if options.names or options.fast:
             run.tests(options.names or fast)
         else:
-            # The longest of the slow ones by itself, so that each lot takes about as long as the others.
-            run.tests([_LONGEST], [name for name in slow if name != _LONGEST], fast)
+            run.tests(*_lots([*slow, *fast]))
     except KeyboardInterrupt:
         run.outcomes["interrupted"] = "failed"
     finally:
