@@ -139,7 +139,10 @@ class Run:
                 thread.start()
             try:
                 self._in_a_process(names, None)
+                for thread in beside:
+                    thread.join()
             except BaseException:
+                # Then the threads end, too.
                 for child in self._children:
                     child.kill()
                 raise
