@@ -101,8 +101,8 @@ class Polling:
         fd = watched.fileno()
         if not before:
             self._epoll.register(fd, events)
-            if not self._watched:
-                self._reactor.addReader(self)
+            # Each time, which is nothing if it is there already: others may have removed all that the reactor watches.
+            self._reactor.addReader(self)
             self._watched[fd] = watched
         elif events:
             self._epoll.modify(fd, events)

@@ -27,7 +27,8 @@ class _Reactor(Clock):
         self.readers: list[Any] = []
 
     def addReader(self, reader: Any) -> None:
-        self.readers.append(reader)
+        if reader not in self.readers:
+            self.readers.append(reader)
 
     def removeReader(self, reader: Any) -> None:
         self.readers.remove(reader)
@@ -155,6 +156,13 @@ class PollingTests(SynchronousTestCase):
         self.assertEqual(self.reactor.readers, [self.polling])
         self.polling.removeWriter(b)
         self.assertEqual(self.reactor.readers, [])
+
+    def test_removed_by_others(self) -> None:
+        """When others have removed all that the reactor watches, the set is there again with the next connection."""
+        self.end()
+        self.reactor.readers.clear()
+        self.end()
+        self.assertEqual(self.reactor.readers, [self.polling])
 
     def test_ends(self) -> None:
         """What reading and writing return ends a connection, as the reactor would end it."""
