@@ -97,6 +97,9 @@ class FanOut:
         self, channel: Channel, batch: Batch, form: WireForm, group: LiveGroup
     ) -> tuple[bytes, list[Subscription]] | None:
         """Send a batch to those who take it straight; return what the others of the group are to get."""
+        if not len(group):
+            # The end of others has ended them.
+            return None
         try:
             data = form.messages(batch, str)
         except Exception:

@@ -187,7 +187,7 @@ class HttpConnection:
         try:
             while self._request is None and self._upgraded is None and self.persists and not self._is_paused:
                 if self._queue:
-                    self._answer(*self._queue.pop(0))
+                    self._answer_read(*self._queue.pop(0))
                 elif not self._waiting or not (self._read_plain() or self._read()):
                     break
         finally:
@@ -282,13 +282,17 @@ class HttpConnection:
         # Some clients offer HTTP/2 so, and have their request answered as it is.
         return method in _WITHOUT_BODY or b"\nupgrade:" not in data[: self.site.header_bytes].lower()
 
-    def _answer(self, request: LeanRequest, persists: bool, error: RtpushError | None) -> None:
-        self.site.expect_nothing(self)
+    def _answer_read(self, request: LeanRequest, persists: bool, error: RtpushError | None) -> None:
+        """Answer a request that llhttp has read."""
         if self.site.is_other(request.uri):
             # It came in one segment with one of ours. Who gets no answer asks again (RFC 9112 section 9.3.2).
             self.persists = False
             self._close()
-            return
+        else:
+            self._answer(request, persists, error)
+
+    def _answer(self, request: LeanRequest, persists: bool, error: RtpushError | None) -> None:
+        self.site.expect_nothing(self)
         self.persists = persists
         self._request = request
         self.site.answer(request, error)
