@@ -22,6 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from rtpush.api.openapi import document
 from rtpush.service import schema
+from rtpush.service.sections import SectionType
 from rtpush.service.values import Many, One
 
 PROD = Path(__file__).resolve().parents[1] / "conf" / "prod.ini"
@@ -40,7 +41,7 @@ class ConfigKeys(SphinxDirective):
         explained = explanations(PROD.read_text(encoding="utf-8"))
         return [self._section(section, explained) for section in (*schema.SECTIONS, schema.NAMESPACE)]
 
-    def _section(self, section: schema.SectionType, explained: dict[tuple[str, str], list[str]]) -> nodes.section:
+    def _section(self, section: SectionType, explained: dict[tuple[str, str], list[str]]) -> nodes.section:
         node = _section(self, f"config-{section.name.partition(':')[0]}", f"[{section.name}]")
         items = nodes.definition_list(classes=["config-keys"])
         for key in section.keys:

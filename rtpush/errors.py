@@ -35,6 +35,8 @@ class ErrorCode(enum.Enum):
     INVALID_TOKEN = (117, 401, False)
     TOKEN_EXPIRED = (118, 401, False)
     TOKEN_REVOKED = (119, 401, False)
+    URL_TOO_LONG = (120, 414, False)
+    HEAD_TOO_LARGE = (121, 431, False)
 
     def __init__(self, code: int, status: int, temporary: bool) -> None:
         self.code = code
@@ -48,21 +50,26 @@ class RtpushError(Exception):
 
     :param kind: Its row in the table.
     :param message: One line: what is wrong, where, and what was expected.
+    :param channel: The channel whose token it is about, if it is about one.
+    :param code: The code that is told; that of its row, unless the application has given one (``deny`` of hooks).
     """
 
-    def __init__(self, kind: ErrorCode, message: str) -> None:
+    def __init__(self, kind: ErrorCode, message: str, *, channel: str = "", code: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.code = kind.code if code is None else code
         self.message = message
+        self.channel = channel
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that stands behind ``"error"`` on every transport."""
-        return {
-            "code": self.kind.code,
+        told = {
+            "code": self.code,
             "name": self.kind.name.lower(),
             "message": self.message,
             "temporary": self.kind.temporary,
         }
+        return told | {"channel": self.channel} if self.channel else told
 
 
 class Disconnect(enum.Enum):
@@ -80,6 +87,7 @@ class Disconnect(enum.Enum):
     DISCONNECTED = (4500, False)
     UNSUBSCRIBED = (4501, False)
     TOKEN_REVOKED = (4502, False)
+    PERMISSION_DENIED = (4503, False)
 
     def __init__(self, code: int, reconnect: bool) -> None:
         self.code = code

@@ -21,13 +21,16 @@ LAYERS = {
     "broker": {"errors", "protocol", "interfaces"},
     "auth": {"errors", "protocol", "interfaces"},
     "registry": {"errors", "protocol", "interfaces", "auth"},
+    "hooks": {"errors", "protocol", "interfaces", "auth", "registry"},
     "metrics": {"errors", "protocol", "interfaces", "registry"},
     "transports": {"errors", "protocol", "interfaces", "registry", "auth"},
     "api": {"errors", "protocol", "interfaces", "registry", "metrics", "auth", "transports"},
     "client": {"errors", "protocol"},
-    "service": {"errors", "protocol", "interfaces", "broker", "registry", "metrics", "auth", "transports", "api"},
+    "service": {
+        "errors", "protocol", "interfaces", "broker", "registry", "hooks", "metrics", "auth", "transports", "api"
+    },
     "planning": {"errors", "protocol"},
-    "cli": {"errors", "protocol", "auth", "client", "planning", "service"},
+    "cli": {"errors", "protocol", "auth", "hooks", "client", "planning", "service"},
     "testing": {"errors", "protocol", "registry", "service"},
 }
 

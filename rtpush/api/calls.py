@@ -150,7 +150,8 @@ def _responses(
     each: list[dict[str, Any] | Deferred[dict[str, Any]]],
 ) -> dict[str, Any] | Deferred[dict[str, Any]]:
     """Gather results and errors of a batch, in its order."""
-    later = [response for response in each if isinstance(response, Deferred)]
+    # To ask what is no Deferred whether it is one takes long: it is an abstract class.
+    later = [response for response in each if not isinstance(response, dict)]
     if not later:
         return {"responses": each}
     # They come in their order, and are put where they are missing.
@@ -159,7 +160,7 @@ def _responses(
 
 def _gathered(came: list[dict[str, Any]], each: list[dict[str, Any] | Deferred[dict[str, Any]]]) -> dict[str, Any]:
     coming = iter(came)
-    return {"responses": [next(coming) if isinstance(response, Deferred) else response for response in each]}
+    return {"responses": [response if isinstance(response, dict) else next(coming) for response in each]}
 
 
 def _publish_batch(node: Node, body: PublishBatch) -> dict[str, Any] | Deferred[dict[str, Any]]:

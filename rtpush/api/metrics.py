@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from rtpush.api.resources import check_key
 from rtpush.auth.apikey import ApiKeys
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
@@ -24,13 +25,15 @@ class MetricsResource(Endpoint):
     :param gather: Returns the samples of each worker, by its name.
     """
 
+    counts = False
+
     def __init__(self, origins: Origins, keys: ApiKeys, gather: Callable[[], Mapping[str, Samples]]) -> None:
         super().__init__(origins)
         self._keys = keys
         self._gather = gather
 
     def answer(self, request: Request) -> bytes | int:
-        self._keys.check(request)
+        check_key(self._keys, request)
         wanted = query_of(request).one("workers")
         if wanted not in (None, "summed"):
             raise RtpushError(ErrorCode.BAD_REQUEST, f"workers is {wanted[:40]!r}, expected summed")

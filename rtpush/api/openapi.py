@@ -20,6 +20,7 @@ _ERROR = {
         "name": {"type": "string", "enum": [kind.name.lower() for kind in ErrorCode]},
         "message": {"type": "string"},
         "temporary": {"type": "boolean", "description": "Whether trying again later can help."},
+        "channel": {"type": "string", "description": "The channel whose own token it is about."},
     },
 }
 
@@ -51,13 +52,19 @@ def document() -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/api/v1"}],
-        "security": [{"bearer": []}, {"apiKey": []}],
+        "security": [{"bearer": []}, {"apiKey": []}, {"token": []}],
         "paths": {f"/{name}": {"post": _operation(name)} for name in CALLS},
         "components": {
             "schemas": {**components, "Error": _ERROR, "Envelope": _ENVELOPE},
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A signed token whose claim api names the call, where [api] tokens is yes.",
+                },
             },
         },
     }

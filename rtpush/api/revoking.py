@@ -63,7 +63,7 @@ def revoke(node: Node, body: RevokeBody) -> Deferred[dict[str, Any]]:
         )
     except ValueError as error:
         raise RtpushError(ErrorCode.BAD_REQUEST, str(error)) from None
-    if node.tokens is None or not node.tokens.in_use:
+    if not node.knows_clients:
         raise RtpushError(ErrorCode.NOT_AVAILABLE, "this server takes no tokens: [auth] has no keys")
     return node.revoking.publish(revocation).addCallback(lambda _: {"until": round(until, 3)})
 

@@ -15,7 +15,7 @@ import attrs
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.channel import Access, Namespace, check_name
 
-__all__ = ["MAX_PATTERNS", "NOTHING", "Action", "Grant", "Permissions", "channel_mismatch", "may"]
+__all__ = ["MAX_PATTERNS", "NOTHING", "Action", "ApiGrant", "Grant", "Permissions", "channel_mismatch", "may"]
 
 #: The most names and patterns that one grant has.
 MAX_PATTERNS = 100
@@ -112,6 +112,16 @@ class Permissions:
                 return True
         return False
 
+    def with_(self, others: Permissions) -> Permissions:
+        """Return these and others together, which may be more than :data:`MAX_PATTERNS`."""
+        if not self._names or not others._names:
+            return self if self._names else others
+        together = dict(zip(self._names, self._actions, strict=True))
+        for name, actions in zip(others._names, others._actions, strict=True):
+            together[name] = together.get(name, 0) | actions
+        names = tuple(sorted(together))
+        return _permissions(names, bytes(together[name] for name in names))
+
 
 @lru_cache(1024)
 def _permissions(names: tuple[str, ...], actions: bytes) -> Permissions:
@@ -148,6 +158,45 @@ class Grant:
     def allows(self, action: Action, channel: str) -> bool:
         """Tell whether the token permits something in a channel."""
         return self.permissions.allows(action, channel)
+
+    def with_(self, given: Grant) -> Grant:
+        """
+        Return what a token grants together with what the application gives to the client that has it.
+
+        It ends with the first of them. It is taken back with the token, or with what its user has.
+
+        :raises RtpushError: ``permission_denied`` if both name a user, and not the same.
+        """
+        if self.user and given.user and self.user != given.user:
+            raise RtpushError(
+                ErrorCode.PERMISSION_DENIED, "the application says that this is another user than the token does (sub)"
+            )
+        ends = [each for each in (self.expires, given.expires) if each is not None]
+        return Grant(
+            user=self.user or given.user,
+            expires=min(ends, default=None),
+            issued=self.issued,
+            id=self.id,
+            permissions=self.permissions.with_(given.permissions),
+            info=given.info or self.info,
+        )
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class ApiGrant(Grant):
+    """
+    What a valid token says that opens calls of the server API too.
+
+    :ivar calls: Their names; ``*`` for all.
+    :ivar everywhere: Whether in all channels; else in those that it names, for what it permits there.
+    """
+
+    calls: frozenset[str]
+    everywhere: bool
+
+    def opens(self, call: str) -> bool:
+        """Tell whether the token opens a call."""
+        return call in self.calls or "*" in self.calls
 
 
 def channel_mismatch(token: Grant, channel: str, connection: Grant | None) -> RtpushError | None:

@@ -17,17 +17,21 @@ from typing import Any, NoReturn
 import attrs
 
 from rtpush.auth.keys import ALGORITHMS, Key, KeySet
-from rtpush.auth.permissions import NOTHING, Action, Grant, Permissions
+from rtpush.auth.permissions import NOTHING, Action, ApiGrant, Grant, Permissions
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.channel import check_name
 
-__all__ = ["MAX_NAME_BYTES", "MAX_TOKEN_BYTES", "TokenRules", "check", "make_token"]
+__all__ = ["MAX_NAME_BYTES", "MAX_TOKEN_BYTES", "TokenRules", "check", "looks_like_token", "make_token"]
 
 #: The longest token. A longer one is refused unread.
 MAX_TOKEN_BYTES = 8192
 
 #: The longest ``sub`` and ``jti``.
 MAX_NAME_BYTES = 255
+
+#: The most calls that a token names, and the longest name of one.
+_MAX_CALLS = 100
+_MAX_CALL_BYTES = 64
 
 #: The end of the year 9999.
 _LAST_SECOND = 253402300799
@@ -69,6 +73,11 @@ def make_token(key: Key, claims: Mapping[str, Any]) -> str:
     header = {"alg": key.algorithm, "typ": "JWT"} | ({"kid": key.id} if key.id else {})
     content = b".".join(_encode(_WRITER.encode(part).encode()) for part in (header, claims))
     return (content + b"." + _encode(key.sign(content))).decode()
+
+
+def looks_like_token(text: str) -> bool:
+    """Tell whether a text has the form of a token: three parts, of which the first is an object in base64url."""
+    return text.startswith("eyJ") and text.count(".") == 2
 
 
 def check(token: str | bytes, keys: KeySet, now: float, rules: TokenRules | None = None) -> Grant:
@@ -184,8 +193,31 @@ def _grant(claims: Mapping[str, Any], now: float, rules: TokenRules) -> Grant:
     if expires is None and rules.require_exp:
         _refuse("the token does not say when it ends: it needs a claim exp")
     if expires is not None and now >= expires + rules.leeway:
-        raise RtpushError(ErrorCode.TOKEN_EXPIRED, f"the token ended {now - expires:.0f} seconds ago (exp)")
-    return grant
+        raise RtpushError(
+            ErrorCode.TOKEN_EXPIRED, f"the token ended {now - expires:.0f} seconds ago (exp)", channel=grant.channel
+        )
+    return _with_calls(grant, claims) if "api" in claims else grant
+
+
+def _with_calls(grant: Grant, claims: Mapping[str, Any]) -> ApiGrant:
+    """Add what a token opens of the server API."""
+    calls = claims["api"]
+    if grant.channel:
+        _refuse("the token has both channel and api: expected one of them")
+    if not isinstance(calls, list) or len(calls) > _MAX_CALLS:
+        _refuse(f"the token's api is no list of at most {_MAX_CALLS} calls")
+    if not all(isinstance(call, str) and len(call) <= _MAX_CALL_BYTES for call in calls):
+        _refuse("the token's api is no list of names of calls")
+    return ApiGrant(
+        user=grant.user,
+        expires=grant.expires,
+        issued=grant.issued,
+        id=grant.id,
+        permissions=grant.permissions,
+        info=grant.info,
+        calls=frozenset(calls),
+        everywhere="channels" not in claims,
+    )
 
 
 def _check_audience(claims: Mapping[str, Any], audience: str) -> None:

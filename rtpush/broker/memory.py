@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
-from rtpush.errors import RtpushError
+from rtpush.errors import ErrorCode, RtpushError
 from rtpush.interfaces import IBroker, IBrokerReceiver, IHealthCheck, IPresence, IReconfigurable
 from rtpush.protocol.channel import Namespace, Namespaces
 from rtpush.protocol.commands import Publication
@@ -74,6 +74,7 @@ class MemoryBroker:
 
     :param position_ttl: Seconds for which the position of an idle channel is remembered, if it ever had a message.
     :param idempotency_window: Seconds for which an idempotency key counts.
+    :param max_channels: How many channels are remembered at most; 0 is any number.
     """
 
     def __init__(
@@ -83,12 +84,14 @@ class MemoryBroker:
         *,
         position_ttl: float,
         idempotency_window: float,
+        max_channels: int = 0,
         make_epoch: Callable[[str, int], str] | None = None,
     ) -> None:
         self._clock = clock
         self._namespaces = namespaces
         self._position_ttl = position_ttl
         self._idempotency_window = idempotency_window
+        self._max_channels = max_channels
         self._make_epoch = make_epoch or Epochs()
         #: The life that new channels are in: another one since a channel with messages was forgotten.
         self._life = 0
@@ -128,7 +131,10 @@ class MemoryBroker:
         return maybeDeferred(self._history_before, channel, before, limit)
 
     def subscribe(self, channel: str) -> Deferred[Position]:
-        state = self._channel(channel)
+        try:
+            state = self._channel(channel)
+        except RtpushError as error:
+            return fail(error)
         state.subscribed = True
         return succeed(state.history.position)
 
@@ -143,7 +149,10 @@ class MemoryBroker:
     # IPresence
 
     def join(self, channel: str, entry: PresenceEntry) -> Deferred[None]:
-        state = self._channel(channel)
+        try:
+            state = self._channel(channel)
+        except RtpushError as error:
+            return fail(error)
         if state.present is None:
             state.present = {}
         state.present[entry.connection] = entry
@@ -186,9 +195,15 @@ class MemoryBroker:
             self._wheel.set(name, now)
 
     def _channel(self, name: str) -> _Channel:
-        """Return what is kept of a channel, beginning it if nothing is."""
+        """
+        Return what is kept of a channel, beginning it if nothing is.
+
+        :raises RtpushError: ``unavailable`` if there is no room for another one.
+        """
         state = self._channels.get(name)
         if state is None:
+            if 0 < self._max_channels <= len(self._channels):
+                raise RtpushError(ErrorCode.UNAVAILABLE, "there are as many channels as may be: see max_channels")
             namespace = self._namespaces.of(name)
             history = History(self._make_epoch(name, self._life), namespace.history_size, namespace.history_ttl)
             now = self._clock.seconds()

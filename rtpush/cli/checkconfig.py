@@ -7,6 +7,7 @@ import os
 import resource
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
 from twisted.internet.defer import maybeDeferred
@@ -15,6 +16,7 @@ from twisted.internet.protocol import Factory
 from rtpush.cli.exits import Exit
 from rtpush.cli.findings import Findings
 from rtpush.errors import RtpushError
+from rtpush.hooks.settings import HookSettings
 from rtpush.service.assemble import redis_diallers
 from rtpush.service.config import Config, ConfigError, load
 from rtpush.service.listen import certificate_file, is_local
@@ -55,10 +57,14 @@ class ConfigCheck:
                 self._certificate(path)
         for files in config.tls.certificates:
             self._certificate(files.certificate)
+        if config.hooks.in_use and config.hooks.ca:
+            self._certificate(config.hooks.ca)
         for path in filter(None, (config.redis.ca, config.redis.certificate)):
             if config.broker.engine == "redis":
                 self._certificate(path)
         self._access(config)
+        if config.hooks.in_use:
+            self._hooks(config.hooks)
         self._files(config)
         if config.broker.engine == "redis":
             await self._redis(config)
@@ -117,6 +123,20 @@ class ConfigCheck:
             self._findings.ok("namespaces", ", ".join(names))
         else:
             self._findings.warn("namespaces", "there are none, and so no channels", "add a section [namespace:default]")
+
+    def _hooks(self, hooks: HookSettings) -> None:
+        url = urlsplit(hooks.url)
+        place = f"{url.scheme}://{url.netloc}{url.path}"
+        if not hooks.secrets:
+            self._findings.warn(
+                "hooks", f"{place} is asked without a signature", "set [hooks] secrets, so that it knows who asks"
+            )
+        elif url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+            self._findings.warn(
+                "hooks", f"{place} is asked over a network without TLS", "use https://, unless nobody can listen there"
+            )
+        else:
+            self._findings.ok("hooks", f"{place} is asked about {', '.join(hooks.events)}, with a signature")
 
     def _files(self, config: Config) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rtpush.auth.keys import Key, KeyMistake, KeySet, key_set, parse_source
-from rtpush.auth.permissions import Action
+from rtpush.auth.permissions import Action, ApiGrant
 from rtpush.auth.tokens import TokenRules, check, make_token
 from rtpush.cli.exits import Exit, Failed, Unusable
 from rtpush.cli.options import json_option, number
@@ -42,6 +42,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     make.add_argument("--only-channel", metavar="NAME", help="make it for one channel, to come with one command")
     make.add_argument("--actions", type=_actions, metavar="ACTIONS", help="with --only-channel: what may be done there")
+    make.add_argument(
+        "--api",
+        type=_calls,
+        metavar="CALLS",
+        help="which calls of the server API it opens, such as publish,history, or '*' for all; only in the channels of "
+        "--channel, if there are some",
+    )
     make.add_argument(
         "--expires", type=number(1), default=3600.0, metavar="S", help="seconds until its end (default 3600)"
     )
@@ -75,6 +82,13 @@ def _actions(text: str) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     if wrong := [word for word in words if word not in _ACTIONS]:
         raise argparse.ArgumentTypeError(f"{wrong[0]!r} is not one of {', '.join(_ACTIONS)}")
+    return words
+
+
+def _calls(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if "" in words:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names of calls with commas between them, or *")
     return words
 
 
@@ -138,6 +152,7 @@ def _make(options: argparse.Namespace) -> int:
         "channels": dict(options.channels) or None,
         "channel": options.only_channel,
         "actions": options.actions,
+        "api": options.api,
         "info": options.info,
     }
     claims |= {name: value for name, value in optional.items() if value is not None}
@@ -173,6 +188,8 @@ def _check(options: argparse.Namespace) -> int:
         rows.append(("for channel", grant.channel))
     channels = {grant.channel: claims.get("actions", ["subscribe"])} if grant.channel else claims.get("channels", {})
     rows += [(f"in {pattern}", ", ".join(actions) or "nothing") for pattern, actions in channels.items()]
+    if isinstance(grant, ApiGrant):
+        rows.append(("calls", ", ".join(sorted(grant.calls)) or "none"))
     if grant.info:
         rows.append(("info", grant.info.decode()))
     write_line(table(("", ""), rows).lstrip("\n"))

@@ -52,7 +52,7 @@ class ServerApi:
 
     :param reactor: Gives the time, and the connections unless ``endpoints`` does.
     :param url: Where the server is, as for :class:`rtpush.client.client.Client`.
-    :param key: The API key; none for an open API.
+    :param key: The API key, or a token that opens calls; none for an open API.
     :param timeout: Seconds until an answer must be there.
     :raises ValueError: if the URL is not one.
     """

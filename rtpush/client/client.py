@@ -176,6 +176,7 @@ class Client:
         *,
         position: Position | str | None = None,
         since: str | None = None,
+        token: str | GivesToken | None = None,
         on_gap: Callable[[GapPush], Any] = ignore,
         on_member: Callable[[Joined | Left], Any] = ignore,
         on_end: Callable[[Exception], Any] = ignore,
@@ -186,6 +187,9 @@ class Client:
         What a callback raises is logged, and stops nothing.
 
         :param on_message: Gets each message, once and in order.
+        :param token: A token for this channel alone, shown besides that of the client, also for what is done there
+            while it is followed; or what is called for it, as for that of the client. Until there is one the channel
+            waits, and so do the commands for it.
         :param on_gap: Told when messages were lost: the stream goes on after its position.
         :param on_member: Told who joined or left, where the namespace tells it.
         :param on_end: Told why the other side ended the subscription: :class:`RtpushError` if it was refused.
@@ -201,7 +205,8 @@ class Client:
         begin = Position.parse(position) if isinstance(position, str) else position
         callbacks = Callbacks(on_message, on_gap, on_member, on_end)
         self.connect()
-        subscription = Subscription(channel, begin, since == "earliest", callbacks, self._following.drop)
+        earliest = since == "earliest"
+        subscription = Subscription(channel, begin, earliest, callbacks, self._following.drop, Token(token))
         self._following.add(subscription)
         return subscription
 
@@ -257,7 +262,7 @@ class Client:
     def _command(self, name: str, fields: dict[str, Any], *, again: bool) -> Deferred[Any]:
         try:
             self.connect()
-            command = self._outbox.add(name, fields_json(fields), again=again)
+            command = self._outbox.add(name, fields_json(fields), channel=fields["channel"], again=again)
         except (ClientClosed, ServerEnded, OutboxFull) as error:
             return fail(error)
         if self._connector.link is not None:

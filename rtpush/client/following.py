@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from rtpush.client.errors import ServerEnded
 from rtpush.client.subscription import Subscription
+from rtpush.client.token import Token
 from rtpush.client.wants import Want
-from rtpush.errors import ErrorCode, RtpushError
+from rtpush.errors import Disconnect, ErrorCode, RtpushError
 from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.message import Message
 from rtpush.protocol.position import Position
@@ -17,6 +20,8 @@ from rtpush.protocol.pushes import GapPush, Joined, Left, Unsubscribed
 from rtpush.protocol.recovery import Gap, Tail
 
 __all__ = ["Following"]
+
+_log = Logger()
 
 
 class Following:
@@ -54,7 +59,10 @@ class Following:
         self._subscriptions[subscription.channel] = subscription
         if self._limit is not None:
             self.limit(self._limit)
-        self._changed()
+        if subscription.token.is_missing:
+            self._renew(subscription)
+        else:
+            self._changed()
 
     def drop(self, subscription: Subscription) -> None:
         """Follow a channel no longer."""
@@ -89,9 +97,9 @@ class Following:
     def wants(self) -> list[Want]:
         """Return what is to be followed now."""
         return [
-            Want(subscription.channel, subscription.position, subscription.earliest)
+            Want(subscription.channel, subscription.position, subscription.earliest, subscription.token.now)
             for subscription in self._subscriptions.values()
-            if subscription.resting is None
+            if subscription.resting is None and not subscription.token.is_missing
         ]
 
     def begins(self, channel: str, position: Position) -> None:
@@ -126,29 +134,70 @@ class Following:
 
     def unsubscribed(self, push: Unsubscribed) -> None:
         """Hear that the server ended a subscription."""
-        if (subscription := self._subscriptions.get(push.channel)) is not None:
+        subscription = self._subscriptions.get(push.channel)
+        if subscription is None:
+            return
+        if push.code == Disconnect.TOKEN_EXPIRED.code and subscription.token.renews:
+            subscription.token.forget()
+            self._changed()
+            self._renew(subscription)
+        else:
             self._end(subscription, ServerEnded(push.code, push.reason))
 
     def refused(self, channel: str, error: RtpushError) -> None:
-        """Hear that a channel cannot be followed: for good, or for a while."""
+        """Hear that a channel cannot be followed: for good, for a while, or until there is another token."""
         subscription = self._subscriptions.get(channel)
         if subscription is None:
             return
-        if not error.kind.temporary:
+        if error.kind is ErrorCode.TOKEN_EXPIRED and subscription.token.renews:
+            subscription.token.forget()
+            self._rest(subscription)
+            self._changed()
+        elif error.kind.temporary:
+            self._rest(subscription)
+        else:
             self._end(subscription, error)
-            return
-        pause = self.backoff.delay(subscription.refusals, self._chance())
-        subscription.refusals += 1
-        subscription.resting = self._clock.callLater(pause, self._rested, subscription)
+
+    def token_for(self, channel: str) -> Token | None:
+        """Return what is shown for a channel alone; nothing if it is not followed."""
+        subscription = self._subscriptions.get(channel)
+        return None if subscription is None else subscription.token
+
+    def token_ends(self, channel: str) -> None:
+        """Hear that the token for a channel ends soon: go on with another one."""
+        subscription = self._subscriptions.get(channel)
+        if subscription is not None and subscription.token.renews:
+            self._renew(subscription)
 
     def member(self, push: Joined | Left) -> None:
         """Hear that somebody came or went."""
         if (subscription := self._subscriptions.get(push.channel)) is not None:
             subscription.member(push)
 
+    def _rest(self, subscription: Subscription) -> None:
+        if subscription.resting is None:
+            pause = self.backoff.delay(subscription.refusals, self._chance())
+            subscription.refusals += 1
+            subscription.resting = self._clock.callLater(pause, self._rested, subscription)
+
     def _rested(self, subscription: Subscription) -> None:
         subscription.resting = None
-        self._changed()
+        if subscription.token.is_missing:
+            self._renew(subscription)
+        else:
+            self._changed()
+
+    def _renew(self, subscription: Subscription) -> None:
+        """Ask the application for another token. While there is none, it is asked again and again."""
+        renewed = subscription.token.renew()
+        renewed.addCallbacks(lambda _: self._changed(), self._not_renewed, errbackArgs=(subscription,))
+
+    def _not_renewed(self, failure: Failure, subscription: Subscription) -> None:
+        channel = subscription.channel
+        if self._subscriptions.get(channel) is subscription:
+            _log.warn("{channel}: {why}", channel=channel, why=failure.getErrorMessage())
+            if subscription.token.is_missing:
+                self._rest(subscription)
 
     def _end(self, subscription: Subscription, error: Exception) -> None:
         self.drop(subscription)

@@ -41,7 +41,7 @@ class HttpLink(Link):
 
     def __init__(self, context: LinkContext, audience: Audience, lost: Callable[[Link, LinkLost], Any]) -> None:
         super().__init__(context, audience, lost)
-        self._emitter = Emitter(context, self._emit_troubled)
+        self._emitter = Emitter(context, audience, self._emit_troubled)
         self._asked: list[Want] = []
         self._request: Deferred[Any] | None = None
         self._again: IDelayedCall | None = None
@@ -50,8 +50,9 @@ class HttpLink(Link):
         self._emitter.send(commands)
 
     def channels_changed(self) -> None:
+        self._emitter.resume()
         wants = first_request(self._audience.wants())
-        if [want.channel for want in wants] == [want.channel for want in self._asked]:
+        if [(want.channel, want.token) for want in wants] == [(want.channel, want.token) for want in self._asked]:
             return
         # What still comes is for the channels as they were; whoever needs it gets it again.
         self._stop_asking()
@@ -171,12 +172,30 @@ class HttpLink(Link):
         error = failure.value
         if not isinstance(error, RtpushError):
             self.lose(lost_by(failure))
+        elif any(want.channel == error.channel for want in self._asked):
+            self._refused([(error.channel, error)])
+        elif (error.kind is ErrorCode.INVALID_TOKEN or error.channel) and any(want.token for want in self._asked):
+            # Also one that names another channel than the one that it was given for.
+            self._ask(self._find_invalid(error), self._refused)
         elif error.kind not in _CHANNEL_ERRORS:
             self.lose(refused_by(error))
         elif len(self._asked) == 1:
             self._refused([(self._asked[0].channel, error)])
         else:
             self._ask(self._find_refused(error), self._refused)
+
+    async def _find_invalid(self, error: RtpushError) -> list[tuple[str, RtpushError]]:
+        """
+        Find the channels whose own tokens are none.
+
+        :raises LinkLost: if it is that of the client.
+        """
+        self._silence.within(self._context.open_timeout)
+        try:
+            await post_commands(self._context, [("ping", b"{}")])
+        except RtpushError as own:
+            raise refused_by(own) from None
+        return await self._find_refused(error)
 
     async def _find_refused(self, error: RtpushError) -> list[tuple[str, RtpushError]]:
         """Find the channels at fault by asking for each alone."""

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from rtpush.client.errors import LinkLost
 from rtpush.client.negotiation import Negotiation
 from rtpush.client.outbox import Command, Outbox
+from rtpush.client.token import Token
 from rtpush.client.wants import Want
 from rtpush.client.web import Web
 from rtpush.client.wire import Frame
@@ -44,7 +45,13 @@ class Audience(Protocol):
         """Hear that the server ended a subscription."""
 
     def refused(self, channel: str, error: RtpushError) -> None:
-        """Hear that a channel cannot be followed."""
+        """Hear that a channel cannot be followed, or that its token has ended."""
+
+    def token_for(self, channel: str) -> Token | None:
+        """Return what is shown for a channel alone; nothing if it is not followed."""
+
+    def token_ends(self, channel: str) -> None:
+        """Hear that the token for a channel ends soon."""
 
     def member(self, push: Joined | Left) -> None:
         """Hear that somebody came or went."""
@@ -59,7 +66,7 @@ class LinkContext:
     :ivar info: What the client says of itself, for presence: JSON, or nothing.
     :ivar chance: Returns a random number, at least 0 and below 1.
     :ivar open_timeout: Seconds within which the first event must come through.
-    :ivar token_ends: Told that the token ends soon.
+    :ivar token_ends: Told that the client's own token ends soon.
     """
 
     web: Web
@@ -199,6 +206,8 @@ class Link(ABC):
         elif frame.token_expiring is not None:
             if frame.token_expiring.channel is None:
                 self._context.token_ends()
+            else:
+                self._audience.token_ends(frame.token_expiring.channel)
         elif frame.disconnect is not None:
             told = frame.disconnect.disconnected()
             said = f"the server ended the connection: {told.reason} ({told.code})"

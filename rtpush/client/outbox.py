@@ -21,12 +21,14 @@ class Command:
     A command of the user: it is sent once a connection is open, and again on the next one if it had no answer.
 
     :ivar body: Its fields, as JSON.
+    :ivar channel: The channel that it is for.
     :ivar again: Whether it may be sent twice.
     :ivar deadline: When it is given up, in the clock's seconds.
     """
 
     name: str
     body: bytes
+    channel: str
     again: bool
     deadline: float
     result: Deferred[Any]
@@ -52,7 +54,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._commands)
 
-    def add(self, name: str, body: bytes, *, again: bool) -> Command:
+    def add(self, name: str, body: bytes, *, channel: str, again: bool) -> Command:
         """
         Take a command.
 
@@ -60,7 +62,7 @@ class Outbox:
         """
         if len(self._commands) >= self._size:
             raise OutboxFull(f"{self._size} commands wait for an answer already")
-        command = Command(name, body, again, self._clock.seconds() + self._timeout, Deferred(self._forget))
+        command = Command(name, body, channel, again, self._clock.seconds() + self._timeout, Deferred(self._forget))
         self._commands[command] = None
         if self._timer is None:
             self._timer = self._clock.callLater(self._timeout, self._expire)

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from rtpush.client.errors import ClientClosed
+from rtpush.client.token import Token
 from rtpush.protocol.message import Message
 from rtpush.protocol.position import Position
 from rtpush.protocol.pushes import GapPush, Joined, Left
@@ -46,6 +47,7 @@ class Subscription:
     A channel that is followed.
 
     :ivar channel: Its name.
+    :ivar token: What is shown for this channel alone, if anything is.
     :ivar position: The position of the last message that was delivered, or where delivery begins; :obj:`None` until the
         server has said that.
     :ivar error: Why it ended, if it did.
@@ -58,12 +60,14 @@ class Subscription:
         earliest: bool,
         callbacks: Callbacks,
         drop: Callable[[Subscription], None],
+        token: Token | None = None,
     ) -> None:
         self.channel = channel
         self.position = position
         self.earliest = earliest
+        self.token = token or Token(None)
         self.error: Exception | None = None
-        #: The timer until it is asked for again, after the server refused it for a while.
+        #: The timer until it is asked for again, after the server refused it for a while or there was no good token.
         self.resting: IDelayedCall | None = None
         self.refusals = 0
         self._callbacks = callbacks

@@ -35,6 +35,16 @@ class Token:
         """Whether another one can be had."""
         return self._source is not None
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there is one, or will be."""
+        return self._source is not None or self.now is not None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether one must be had first."""
+        return self._source is not None and self.now is None
+
     def forget(self) -> None:
         """It is no good any more: another one is needed."""
         if self._source is not None:
@@ -42,7 +52,7 @@ class Token:
 
     def ready(self) -> Deferred[None]:
         """Have a token in :attr:`now`, if there is to be one. Fails with :exc:`LinkLost` if none can be had."""
-        return succeed(None) if self._source is None or self.now is not None else self.renew()
+        return self.renew() if self.is_missing else succeed(None)
 
     def renew(self) -> Deferred[None]:
         """Ask the application for another one; who asks meanwhile gets the same. Fails as :meth:`ready` does."""

@@ -20,11 +20,13 @@ class Want:
 
     :ivar position: After which position; :obj:`None` if there is none yet.
     :ivar earliest: Without a position: whether to begin at the oldest message kept, not at now.
+    :ivar token: The token for this channel, if it has one of its own.
     """
 
     channel: str
     position: Position | None = None
     earliest: bool = False
+    token: str | None = None
 
 
 def subscribe_body(want: Want) -> bytes:
@@ -34,6 +36,8 @@ def subscribe_body(want: Want) -> bytes:
         fields["cursor"] = str(want.position)
     elif want.earliest:
         fields["since"] = "earliest"
+    if want.token is not None:
+        fields["token"] = want.token
     return msgspec.json.encode(fields)
 
 
@@ -53,6 +57,7 @@ def first_request(wants: Sequence[Want]) -> list[Want]:
 def channels_query(wants: Sequence[Want]) -> list[tuple[str, str]]:
     """Return the query of a request that :func:`first_request` gave."""
     query = [("channel", want.channel) for want in wants]
+    query += [("channel_token", want.token) for want in wants if want.token is not None]
     if any(want.position is not None for want in wants):
         query.append(("cursor", format_cursor(want.position for want in wants)))
     elif any(want.earliest for want in wants):

@@ -51,6 +51,10 @@ class WebSocketLink(Link):
         self._commands: dict[int, Command] = {}
         #: The channels that this link follows, each with the id of the command that asked for it.
         self._followed: dict[str, int] = {}
+        #: The tokens that were shown for some of them.
+        self._shown: dict[str, str] = {}
+        #: What waits until a channel's token is taken.
+        self._held: list[Command] = []
         #: Those of them that the server has said yes to.
         self._live: set[str] = set()
         self._ping_timer: IDelayedCall | None = None
@@ -69,14 +73,29 @@ class WebSocketLink(Link):
             if channel not in self._followed:
                 self._followed[channel] = self._new_id()
                 commands.append(command_json(self._last_id, "subscribe", subscribe_body(want)))
+            elif want.token != self._shown.get(channel):
+                # If it is refused, the one before ends: then another one is asked for.
+                commands.append(command_json(self._new_id(), "refresh", fields_json({"token": want.token})))
+            if want.token is not None:
+                self._shown[channel] = want.token
         for begin in range(0, len(commands), _BATCH):
             self._write(b"[" + b",".join(commands[begin : begin + _BATCH]) + b"]")
+        self.send([])
 
     def send(self, commands: Sequence[Command]) -> None:
-        for command in commands:
-            id_ = self._new_id()
-            self._commands[id_] = command
-            self._write(command_json(id_, command.name, command.body))
+        waiting, self._held = [*self._held, *commands], []
+        for command in waiting:
+            if self._waits(command.channel):
+                self._held.append(command)
+            elif not command.result.called:
+                id_ = self._new_id()
+                self._commands[id_] = command
+                self._write(command_json(id_, command.name, command.body))
+
+    def _waits(self, channel: str) -> bool:
+        """Tell whether what is done in a channel must wait until its own token is taken, which is by following it."""
+        token = self._audience.token_for(channel)
+        return token is not None and token.is_given and channel not in self._live
 
     def token_changed(self) -> None:
         token = self._context.web.token.now
@@ -198,6 +217,7 @@ class WebSocketLink(Link):
         elif frame.subscribe is not None:
             self._live.add(channel)
             self._audience.begins(channel, frame.subscribe.subscribed().position)
+            self.send([])
 
     def _concerns_us(self, frame: Frame) -> bool:
         """Tell whether a push is one for us: what is still on its way for a channel that was left is not."""
@@ -208,6 +228,7 @@ class WebSocketLink(Link):
 
     def _forget(self, channel: str) -> bool:
         known = self._followed.pop(channel, None) is not None
+        self._shown.pop(channel, None)
         self._live.discard(channel)
         return known
 

@@ -75,6 +75,7 @@ class _Error(msgspec.Struct):
     message: str = ""
     name: str = ""
     temporary: bool = False
+    channel: str = ""
 
     def exception(self) -> RtpushError:
         """Return the error; one of a code that we do not know becomes the nearest that we do."""
@@ -82,7 +83,7 @@ class _Error(msgspec.Struct):
         if kind is None:
             unknown = ErrorCode.INTERNAL if self.temporary else ErrorCode.BAD_REQUEST
             return RtpushError(unknown, f"{self.name} ({self.code}): {self.message}")
-        return RtpushError(kind, self.message or self.name)
+        return RtpushError(kind, self.message or self.name, channel=self.channel)
 
 
 class _Place(msgspec.Struct):

@@ -12,7 +12,7 @@ from rtpush.metrics.process import process_samples
 from rtpush.metrics.samples import Sample, Samples
 from rtpush.protocol.channel import SlowReader
 from rtpush.protocol.negotiate import TRANSPORTS
-from rtpush.registry.counts import Counts
+from rtpush.registry.counts import HOOK_EVENTS, HOOK_OUTCOMES, Counts
 from rtpush.registry.limiter import LIMITS
 from rtpush.registry.node import Node
 
@@ -33,6 +33,7 @@ def node_samples(node: Node) -> Samples:
         **_messages(counts),
         **_namespaces(counts, node.namespaces.names),
         **_present(node),
+        **_hooks(node),
         **_broker(node.broker),
         **process_samples(),
     }
@@ -94,6 +95,20 @@ def _present(node: Node) -> Samples:
         "rtpush_ready": _one(int(node.problem() is None)),
         "rtpush_node_info": [Sample((node.name, rtpush.__version__), 1)],
         "rtpush_sample_age_seconds": _one(0),
+    }
+
+
+def _hooks(node: Node) -> Samples:
+    outcomes, hooks = node.counts.hooks.outcomes, node.hooks
+    return {
+        "rtpush_hook_requests": [
+            Sample((event, outcome), outcomes.get((event, outcome), 0))
+            for event in HOOK_EVENTS
+            for outcome in HOOK_OUTCOMES
+        ],
+        "rtpush_hook_seconds": [Sample.of(node.counts.hooks.seconds)],
+        "rtpush_hook_pending_requests": _one(0 if hooks is None else hooks.pending),
+        "rtpush_hook_breaker_open": _one(int(hooks is not None and hooks.is_shut)),
     }
 
 

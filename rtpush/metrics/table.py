@@ -122,6 +122,21 @@ METRICS = (
     ),
     _gauge("rtpush_paused_connections", "Clients that have not taken all yet that was sent to them."),
     _gauge("rtpush_queued_bytes", "What waits for them, besides what the system and the transports keep."),
+    # The application
+    _counter(
+        "rtpush_hook_requests",
+        "What the application was asked about or told of, by what came of it: allowed, denied, failed (no good "
+        "answer), or skipped (not asked, since it has failed too often or too much waits).",
+        "event",
+        "outcome",
+    ),
+    _histogram("rtpush_hook_seconds", "How long the application takes to answer."),
+    _gauge("rtpush_hook_pending_requests", "What the application is asked or told now, or waits for that."),
+    _gauge(
+        "rtpush_hook_breaker_open",
+        "1 if the application is not asked for a while, since it has failed too often, else 0.",
+        merge=Merge.MOST,
+    ),
     # The broker
     _gauge("rtpush_broker_up", "1 if the broker does its work, else 0.", merge=Merge.LEAST),
     _gauge(

@@ -33,16 +33,17 @@ DEFAULT_NAMESPACE = "default"
 _NAME = re.compile(r"[!#-+\--\[\]-~]{1,255}", re.ASCII)
 
 
-def check_name(channel: str) -> None:
+def check_name(channel: str, most: int = MAX_CHANNEL_BYTES) -> None:
     """
     Check the form of a channel name.
 
+    :param most: How many bytes it may have.
     :raises RtpushError: ``bad_channel`` if it is malformed.
     """
-    if _NAME.fullmatch(channel) is None:
+    if _NAME.fullmatch(channel) is None or len(channel) > most:
         raise RtpushError(
             ErrorCode.BAD_CHANNEL,
-            f"bad channel name {channel[:60]!r}: expected 1 to {MAX_CHANNEL_BYTES} printable ASCII characters "
+            f"bad channel name {channel[:60]!r}: expected 1 to {most} printable ASCII characters "
             'without space, comma, " and \\',
         )
 
@@ -86,6 +87,7 @@ class Namespace:
     :ivar join_leave: Whether subscribers hear of others that come and go.
     :ivar slow_reader: What happens to a reader that does not keep up.
     :ivar poll_max_age: Seconds for which the answer of a short poll may be cached.
+    :ivar hooks: Whether the application is asked about what clients do there, if it is asked at all.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Namespace:
     join_leave: bool = False
     slow_reader: SlowReader = SlowReader.RECOVER
     poll_max_age: int = 0
+    hooks: bool = True
 
 
 #: The channel by which nodes tell each other what is taken back; its namespace is no configuration's.
@@ -111,15 +114,20 @@ _OWN = Namespace(name="$rtpush", history_size=100_000, history_ttl=366 * 86400.0
 
 
 class Namespaces:
-    """All namespaces of this node: those of the configuration, and its own."""
+    """
+    All namespaces of this node: those of the configuration, and its own.
 
-    def __init__(self, namespaces: Iterable[Namespace]) -> None:
+    :param name_bytes: How many bytes the name of a channel may have.
+    """
+
+    def __init__(self, namespaces: Iterable[Namespace], name_bytes: int = MAX_CHANNEL_BYTES) -> None:
         # The same few thousand channels are asked for again and again.
         self._remembered = lru_cache(4096)(self._find)
-        self.replace(namespaces)
+        self.replace(namespaces, name_bytes)
 
-    def replace(self, namespaces: Iterable[Namespace]) -> None:
+    def replace(self, namespaces: Iterable[Namespace], name_bytes: int = MAX_CHANNEL_BYTES) -> None:
         """Have other namespaces from now on."""
+        self._name_bytes = name_bytes
         self._by_name = {namespace.name: namespace for namespace in namespaces}
         self._names = tuple(self._by_name)
         self._by_name[_OWN.name] = _OWN
@@ -139,7 +147,7 @@ class Namespaces:
         return self._remembered(channel)
 
     def _find(self, channel: str) -> Namespace:
-        check_name(channel)
+        check_name(channel, self._name_bytes)
         name, colon, _ = channel.partition(":")
         namespace = self._by_name.get(name if colon else DEFAULT_NAMESPACE)
         if namespace is None:

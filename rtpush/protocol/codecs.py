@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import attrs
 import msgspec
@@ -14,9 +14,14 @@ from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.commands import Frame, Publication, Publish, RawField, Request, json_payload, publication
 from rtpush.protocol.message import Kind, Message, Payload, envelope_json, envelope_object
 
-__all__ = ["JSON", "MSGPACK", "BadCommand", "Codec"]
+__all__ = ["JSON", "MAX_COMMANDS", "MSGPACK", "BadCommand", "Codec"]
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+#: The most commands in one array. Each that waits takes a hundred bytes, of however few it is made.
+MAX_COMMANDS = 10_000
+
+_Items = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_COMMANDS)]
 
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -70,7 +75,11 @@ class Codec(ABC):
 
     @abstractmethod
     def _split(self, data: bytes) -> list[msgspec.Raw] | None:
-        """Return the items if the data is an array, else nothing."""
+        """
+        Return the items if the data is an array, else nothing.
+
+        :raises RtpushError: ``bad_request`` if it is malformed, or has more than :data:`MAX_COMMANDS`.
+        """
 
     def requests(self, data: bytes) -> Iterator[Request | BadCommand]:
         """Read one command or an array of them; one that is bad does not spoil the others."""
@@ -137,7 +146,7 @@ class JsonCodec(Codec):
         if not data.lstrip(b" \t\r\n").startswith(b"["):
             return None
         try:
-            return msgspec.json.decode(data, type=list[msgspec.Raw])
+            return msgspec.json.decode(data, type=_Items)
         except _DECODE_ERRORS as error:
             raise RtpushError(ErrorCode.BAD_REQUEST, str(error)) from None
 
@@ -176,7 +185,7 @@ class MsgpackCodec(Codec):
         if not data or not (0x90 <= data[0] <= 0x9F or data[0] in (0xDC, 0xDD)):
             return None
         try:
-            return msgspec.msgpack.decode(data, type=list[msgspec.Raw])
+            return msgspec.msgpack.decode(data, type=_Items)
         except _DECODE_ERRORS as error:
             raise RtpushError(ErrorCode.BAD_REQUEST, str(error)) from None
 

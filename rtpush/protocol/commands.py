@@ -50,10 +50,15 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
 
 
 class Connect(msgspec.Struct, kw_only=True):
-    """Say who one is. Unknown fields are let through: clients of later versions may say more."""
+    """
+    Say who one is, and what the application is to hear of it.
+
+    Unknown fields are let through: clients of later versions may say more.
+    """
 
     token: str | None = None
     info: RawField = msgspec.UNSET
+    data: RawField = msgspec.UNSET
 
 
 class Subscribe(_Fields):

@@ -30,6 +30,7 @@ __all__ = [
     "CursorOf",
     "EventStream",
     "PollAnswer",
+    "PollAnswerWith",
     "RawForm",
     "WebSocketForm",
     "WireForm",
@@ -125,7 +126,7 @@ class RawForm(WireForm):
         return b""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class EventStream(WireForm):
     """
     Server-sent events.
@@ -160,7 +161,7 @@ class EventStream(WireForm):
         return told
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class PollAnswer(WireForm):
     """The body of the answer to a poll."""
 
@@ -173,6 +174,20 @@ class PollAnswer(WireForm):
         if isinstance(push, Disconnected | Unsubscribed):
             return poll_body([], cursor, **{push.name: push.as_dict()})
         return b""
+
+
+@attrs.frozen(eq=False)
+class PollAnswerWith(PollAnswer):
+    """
+    The same, with more in it: for one answer.
+
+    :ivar more: What.
+    """
+
+    more: dict[str, Any]
+
+    def messages(self, batch: Batch, cursor_of: CursorOf) -> bytes:
+        return poll_body(batch.envelopes, cursor_of(batch.position), **self.more)
 
 
 def poll_body(envelopes: Sequence[bytes], cursor: str, **more: Any) -> bytes:

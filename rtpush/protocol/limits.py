@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from rtpush.protocol.channel import MAX_CHANNEL_BYTES
+
 __all__ = ["Limits"]
 
 
@@ -14,6 +16,7 @@ class Limits:
 
     :ivar message_bytes: The largest payload of a message.
     :ivar request_bytes: The largest body of an HTTP request, and the largest command of a WebSocket.
+    :ivar incoming_bytes: What requests and messages that are not complete may have together.
     :ivar queue_bytes: What may wait for a slow reader, besides the 64 KiB in the buffer of its transport.
     :ivar channels_per_connection: How many channels a connection may follow.
     :ivar page_messages: How many messages are read from history at once, and the most that an answer holds.
@@ -21,6 +24,8 @@ class Limits:
     :ivar connect_rate: How many clients are let in a second in the long run; 0 for any number.
     :ivar connect_burst: How many are let in at once.
     :ivar header_bytes: The largest head of an HTTP request, with its URL.
+    :ivar url_bytes: The longest path and query of a request.
+    :ivar channel_name_bytes: The longest name of a channel.
     :ivar max_waiting: How many connections may wait for a request at once.
 
     Of what follows, 0 is any number. That of an address is that of its clients together, and not for addresses of this
@@ -29,15 +34,17 @@ class Limits:
     :ivar max_connections: How many clients a process may have.
     :ivar connections_per_ip: How many an address may have.
     :ivar connections_per_user: How many a user of tokens may have.
+    :ivar polls_per_client: How many polls may wait for a user of tokens, or for an address whose clients have none.
     :ivar connect_rate_per_ip: How many clients of an address are let in a second.
     :ivar command_rate: How many commands a connection may send in a second.
     :ivar publish_rate: How many of them may publish.
-    :ivar command_rate_per_ip: How many commands, and polls, may come in a second from an address.
+    :ivar command_rate_per_ip: How many commands, and requests of any kind, may come in a second from an address.
     :ivar publish_rate_per_ip: How many of them may publish.
     """
 
     message_bytes: int = 65536
     request_bytes: int = 1048576
+    incoming_bytes: int = 67108864
     queue_bytes: int = 1048576
     channels_per_connection: int = 100
     page_messages: int = 500
@@ -49,11 +56,16 @@ class Limits:
     # the cost of two or three seconds of work.
     connect_burst: int = 20_000
     header_bytes: int = 16384
+    # A token has 8 KiB at most, and the query is for those alone that cannot send it in a header: what they send is
+    # far less. Proxies have bounds of this size, too.
+    url_bytes: int = 8192
+    channel_name_bytes: int = MAX_CHANNEL_BYTES
     # With what each may have sent of a head this is 320 MB at the very most.
     max_waiting: int = 20_000
     max_connections: int = 0
     connections_per_ip: int = 0
     connections_per_user: int = 0
+    polls_per_client: int = 0
     connect_rate_per_ip: float = 0.0
     command_rate: float = 0.0
     publish_rate: float = 0.0

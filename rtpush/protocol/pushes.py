@@ -18,6 +18,7 @@ __all__ = [
     "PresenceEntry",
     "Push",
     "Subscribed",
+    "SubscribedWithData",
     "TokenExpiring",
     "Unsubscribed",
 ]
@@ -47,7 +48,7 @@ class PresenceEntry:
         return entry
 
 
-@attrs.frozen(slots=True)
+@attrs.frozen
 class Subscribed:
     """A subscription begins: the next message is the one after ``position``."""
 
@@ -55,6 +56,10 @@ class Subscribed:
     channel: str
     position: Position
     recovered: bool
+
+    def with_data(self, data: bytes) -> SubscribedWithData:
+        """Return the same with what the application says to the client: JSON."""
+        return SubscribedWithData(self.channel, self.position, self.recovered, data)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that goes over the wire."""
@@ -64,6 +69,17 @@ class Subscribed:
             "offset": self.position.offset,
             "recovered": self.recovered,
         }
+
+
+@attrs.frozen
+class SubscribedWithData(Subscribed):
+    """The same, with what the application says to the client about it: JSON."""
+
+    data: bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object that goes over the wire."""
+        return {**Subscribed.as_dict(self), "data": msgspec.json.decode(self.data)}
 
 
 @attrs.frozen(slots=True)

@@ -106,14 +106,9 @@ class Channel:
         """Have the broker deliver this channel."""
         self._node.broker.subscribe(self.name).addCallbacks(self._ready, self._unready)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the broker delivers this channel and ``position`` is known."""
-        return bool(self.position.epoch)
-
     def when_ready(self) -> Deferred[None]:
         """
-        Return a Deferred for the moment when :attr:`is_ready` becomes true.
+        Return a Deferred for the moment when the broker delivers this channel: ``position`` has an epoch then.
 
         It fails with :class:`rtpush.errors.RtpushError` if the broker does not.
         """
@@ -221,7 +216,7 @@ class Channel:
         """Take a subscription out of those that the fan-out serves."""
         group = self.live[form]
         group.remove(subscription)
-        if not len(group):
+        if not group.others and not group.straight:
             del self.live[form]
 
     def _ready(self, top: Position) -> None:

@@ -20,7 +20,6 @@ from rtpush.protocol.forms import CursorOf, WireForm
 from rtpush.protocol.lifecycle import Event, State, next_state
 from rtpush.protocol.position import Position, format_cursor
 from rtpush.protocol.pushes import Disconnected, GapPush, PresenceEntry, Push, Subscribed, Unsubscribed
-from rtpush.registry.counts import TransportCounts
 from rtpush.registry.credentials import Credentials
 from rtpush.registry.outbox import Outbox
 from rtpush.registry.subscription import Since, Stage, Subscription
@@ -49,6 +48,7 @@ class Connection:
 
     :ivar sink: The transport's end.
     :ivar transport: Its name: ``websocket``, ``sse``, ``longpoll`` or ``shortpoll``.
+    :ivar counts: What is counted for its transport.
     :ivar order: The subscriptions in the order of the connection's cursor; they keep their places when they end.
     :ivar interval: Seconds between two heartbeats.
     :ivar duplex: Whether the client talks on it too: then it must be heard from in time, and keeps its own positions.
@@ -62,6 +62,7 @@ class Connection:
         "_commands",
         "_heard",
         "_outbox",
+        "counts",
         "credentials",
         "duplex",
         "id",
@@ -85,6 +86,7 @@ class Connection:
         self.node = node
         self.sink = sink
         self.transport = transport
+        self.counts = node.counts.transports[transport]
         self.id = id_
         self.info = b""
         self.credentials: Credentials | None = None
@@ -175,9 +177,11 @@ class Connection:
         subscription = Subscription(self, self.node.channel(channel, namespace))
         self.subscriptions[channel] = subscription
         self.order.append(subscription)
-        begun = subscription.begin(since)
+        begun = subscription.begin(since) if self.node.hooks is None else self._begin(subscription, since)
         if isinstance(begun, Subscribed):
-            return self._subscribed(begun, subscription)
+            if namespace.presence:
+                self.node.join(channel, self.presence_entry())
+            return begun
         begun.addCallback(self._subscribed, subscription)
         begun.addErrback(self._not_subscribed, subscription)
         return begun
@@ -186,9 +190,6 @@ class Connection:
         """Deliver a channel that :meth:`subscribe` was answered for."""
         subscription = self.subscriptions.get(channel)
         if subscription is not None:
-            gap = subscription.gap()
-            if gap is not None:
-                self.push(gap)
             subscription.go()
 
     def unsubscribe(self, channel: str) -> None:
@@ -229,11 +230,6 @@ class Connection:
         """The wire form of the transport."""
         form: WireForm = self.sink.form
         return form
-
-    @property
-    def counts(self) -> TransportCounts:
-        """What is counted for its transport."""
-        return self.node.counts.transports[self.transport]
 
     @property
     def shares(self) -> bool:
@@ -338,6 +334,8 @@ class Connection:
             return
         self.node.counts.disconnected(why)
         farewell = Disconnected(code or why.code, reason or why.reason, why.reconnect, after)
+        if self.credentials is not None:
+            self.credentials.ends_by(farewell.code, farewell.reason)
         data = self.form.push(farewell, self.cursor())
         self.closing()
         self.sink.finish(data, farewell.code, farewell.reason)
@@ -496,6 +494,17 @@ class Connection:
         if len(self.subscriptions) >= limit:
             raise RtpushError(ErrorCode.LIMIT_EXCEEDED, f"a connection may follow {limit} channels at most")
         return namespace
+
+    def _begin(self, subscription: Subscription, since: Position | Since) -> Subscribed | Deferred[Subscribed]:
+        """Find out where delivery begins when the application permits it."""
+        guest = None if self.credentials is None else self.credentials.guest
+        hooks, channel = self.node.hooks, subscription.channel
+        if hooks is None or guest is None or not channel.namespace.hooks:
+            return subscription.begin(since)
+        told: list[bytes] = []
+        asked = hooks.subscribe(guest, channel.name).addCallback(told.append)
+        begun = subscription.begin_after(asked, since)
+        return begun.addCallback(lambda subscribed: subscribed.with_data(told[0]) if told[0] else subscribed)
 
     def _subscribed(self, subscribed: Subscribed, subscription: Subscription) -> Subscribed:
         if subscription.ended:

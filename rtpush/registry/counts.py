@@ -13,10 +13,24 @@ from typing import Generic, TypeVar
 
 from rtpush.errors import Disconnect, ErrorCode
 
-__all__ = ["BOUNDS", "Counts", "Each", "Histogram", "NamespaceCounts", "TransportCounts"]
+__all__ = [
+    "BOUNDS",
+    "HOOK_EVENTS",
+    "HOOK_OUTCOMES",
+    "Counts",
+    "Each",
+    "Histogram",
+    "HookCounts",
+    "NamespaceCounts",
+    "TransportCounts",
+]
 
 #: Seconds: the upper bounds of what durations are sorted into.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+#: What the application can be asked about or told of, and what can come of it.
+HOOK_EVENTS = ("connect", "subscribe", "publish", "disconnect")
+HOOK_OUTCOMES = ("allowed", "denied", "failed", "skipped")
 
 T = TypeVar("T")
 
@@ -84,6 +98,26 @@ class NamespaceCounts:
         self.published = self.published_bytes = self.delivered = 0
 
 
+class HookCounts:
+    """
+    Of what the application is asked and told.
+
+    :ivar outcomes: How often what came of it, by event and outcome: ``allowed``, ``denied``, ``failed`` (no good
+        answer) or ``skipped`` (it was not even asked).
+    :ivar seconds: How long it took to answer.
+    """
+
+    __slots__ = ("outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[str, str], int] = {}
+        self.seconds = Histogram()
+
+    def add(self, event: str, outcome: str) -> None:
+        """Count once."""
+        self.outcomes[event, outcome] = self.outcomes.get((event, outcome), 0) + 1
+
+
 class Each(dict[str, T], Generic[T]):
     """What there is of each kind; it is made when it is asked for."""
 
@@ -113,12 +147,14 @@ class Counts:
     :ivar slow_readers: Subscriptions whose reader's queue was full, by what was done about it: the namespace's policy.
     :ivar fanout: The time from when a message is here to when all connections have it, once for each batch.
     :ivar lag: How late the reactor is, several times a second.
+    :ivar hooks: What the application was asked and told.
     :ivar pauses: How long collections of garbage take.
     """
 
     __slots__ = (
         "disconnects",
         "fanout",
+        "hooks",
         "lag",
         "limited",
         "namespaces",
@@ -145,6 +181,7 @@ class Counts:
         self.slow_readers = Each(int)
         self.fanout = Histogram()
         self.lag = Histogram()
+        self.hooks = HookCounts()
         self.pauses = Histogram()
 
     def delivered(self, namespace: str, transport: str, messages: int, size: int, times: int = 1) -> None:

@@ -14,9 +14,10 @@ from rtpush.protocol.pushes import TokenExpiring
 
 if TYPE_CHECKING:
     from rtpush.registry.connection import Connection
+    from rtpush.registry.guests import Given, Guest
     from rtpush.registry.node import Node
 
-__all__ = ["Credentials", "TokenCheck", "fail_without_tokens", "shown"]
+__all__ = ["Credentials", "TokenCheck", "fail_without_tokens", "grants_shown", "shown"]
 
 #: The most seconds before its end at which a client is told that it needs a new token.
 _NOTICE = 60.0
@@ -74,17 +75,35 @@ class Credentials:
     Clients without a token have none of this. While it belongs to a connection, it has that warned and ended in time.
 
     :param grant: What the connection's own token grants.
+    :param guest: It, as the application knows it, if that was asked.
+    :param given: What the application gives to it. It counts as what a token grants.
+    :raises RtpushError: ``permission_denied`` if these are of different users.
     """
 
-    __slots__ = ("_channels", "_connection", "_node", "_own")
+    __slots__ = ("_channels", "_connection", "_given", "_node", "_own", "guest")
 
-    def __init__(self, node: Node, grant: Grant | None, for_channels: Sequence[Grant] = ()) -> None:
+    def __init__(
+        self,
+        node: Node,
+        grant: Grant | None,
+        for_channels: Sequence[Grant] = (),
+        *,
+        guest: Guest | None = None,
+        given: Given | None = None,
+    ) -> None:
         self._node = node
         self._connection: Connection | None = None
         self._own: _Held | None = None
         self._channels: dict[str, _Held] | None = None
-        if grant is not None:
-            self._own = _Held(grant, node)
+        self.guest = guest
+        self._given = None if given is None else given.grant
+        if grant is not None or self._given is not None:
+            self._own = self._hold(self._with_given(grant))
+        if guest is not None:
+            guest.user = self.user
+            guest.data = b"" if given is None else given.data
+            if self._own is not None and self._own.grant.info:
+                guest.info = self._own.grant.info
         for each in for_channels:
             self.add(each, each.channel)
 
@@ -124,6 +143,14 @@ class Credentials:
     def detach(self) -> None:
         """The connection is at its end."""
         self._node.deadlines.cancel(self)
+        guest = self.guest
+        if guest is not None and self._node.hooks is not None:
+            self._node.hooks.left(guest)
+
+    def ends_by(self, code: int, reason: str) -> None:
+        """Say how the connection ends. What was said first counts."""
+        if self.guest is not None and self.guest.ending is None:
+            self.guest.ending = (code, reason)
 
     def replace(self, grant: Grant) -> None:
         """
@@ -131,9 +158,10 @@ class Credentials:
 
         :raises RtpushError: ``permission_denied`` if it is another user's.
         """
+        grant = self._with_given(grant)
         if self._own is not None and grant.user != self._own.grant.user:
             raise RtpushError(ErrorCode.PERMISSION_DENIED, "the new token is another user's (sub) than the one before")
-        self._own = _Held(grant, self._node)
+        self._own = self._hold(grant)
         if self._connection is not None:
             if grant.info:
                 self._connection.info = grant.info
@@ -172,7 +200,8 @@ class Credentials:
         assert connection is not None
         now = self._node.clock.seconds()
         if self._own is not None and self._own.end <= now:
-            connection.disconnect(Disconnect.TOKEN_EXPIRED)
+            # Against the end of what the application gives no token helps, but to come back: it is asked again then.
+            connection.disconnect(Disconnect.RECONNECT if self._ends_with_given else Disconnect.TOKEN_EXPIRED)
             return
         for channel, held in list((self._channels or {}).items()):
             if held.end <= now:
@@ -189,6 +218,28 @@ class Credentials:
         """Something of ours went wrong."""
         if self._connection is not None:
             self._connection.failed("the end of a token")
+
+    @property
+    def _ends_with_given(self) -> bool:
+        """Whether what the application gives ends first."""
+        expires = None if self._given is None else self._given.expires
+        return expires is not None and self._own is not None and self._own.grant.expires == expires
+
+    def _hold(self, grant: Grant) -> _Held:
+        held = _Held(grant, self._node)
+        expires = None if self._given is None else self._given.expires
+        if expires is not None and grant.expires == expires:
+            # There is no token to ask for, nor a clock of others.
+            held.warn, held.end = _NEVER, held.end - self._node.leeway
+        return held
+
+    def _with_given(self, grant: Grant | None) -> Grant:
+        given = self._given
+        if given is None or grant is None:
+            only = grant or given
+            assert only is not None
+            return only
+        return grant.with_(given)
 
     @staticmethod
     def _warn(connection: Connection, held: _Held, channel: str, now: float) -> None:
@@ -218,14 +269,25 @@ def shown(node: Node, token: str | None, for_channels: Sequence[str] = ()) -> De
     """
     if not for_channels and token is not None:
         return node.checked(token).addCallback(lambda grant: Credentials(node, _for_connections(grant)))
+    return grants_shown(node, token, for_channels).addCallback(lambda grants: Credentials(node, *grants))
+
+
+def grants_shown(
+    node: Node, token: str | None, for_channels: Sequence[str] = ()
+) -> Deferred[tuple[Grant | None, list[Grant]]]:
+    """
+    Check the tokens that a client shows, and return what they grant.
+
+    :returns: What that of its connection grants, and those for single channels. Fails with :exc:`RtpushError`.
+    """
     checked = gatherResults([node.checked(each) for each in (token, *for_channels) if each is not None], True)
 
-    def made(grants: list[Grant]) -> Credentials:
+    def told(grants: list[Grant]) -> tuple[Grant | None, list[Grant]]:
         if token is None:
-            return Credentials(node, None, [_for_channel(grant) for grant in grants])
-        return Credentials(node, _for_connections(grants[0]), [_for_channel(grant) for grant in grants[1:]])
+            return None, [_for_channel(grant) for grant in grants]
+        return _for_connections(grants[0]), [_for_channel(grant) for grant in grants[1:]]
 
-    return checked.addCallback(made)
+    return checked.addCallback(told)
 
 
 def _for_connections(grant: Grant) -> Grant:

@@ -6,7 +6,7 @@ What is kept here exists only for limits that are set, and for those who come or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -19,20 +19,28 @@ from rtpush.registry.counts import Counts
 if TYPE_CHECKING:
     from rtpush.registry.connection import Connection
 
-__all__ = ["LIMITS", "Limiter"]
+__all__ = ["LIMITS", "POLLS", "Limiter"]
 
 #: What is counted when it is met.
 LIMITS = (
     "max_connections",
     "connections_per_ip",
     "connections_per_user",
+    "polls_per_client",
     "connect_rate_per_ip",
     "command_rate",
     "publish_rate",
     "command_rate_per_ip",
     "publish_rate_per_ip",
     "max_waiting",
+    "header_timeout",
+    "header_bytes",
+    "url_bytes",
+    "incoming_bytes",
 )
+
+#: The transports whose connections are polls.
+POLLS = frozenset({"longpoll", "shortpoll"})
 
 #: For how many seconds' worth of commands a client may come at once; and how many it may be refused before it counts
 #: as one that does not listen.
@@ -83,6 +91,7 @@ class Limiter:
 
     :param now: Returns the time, in seconds.
     :ivar by_address: Whether it is to be told addresses.
+    :ivar of_clients: Whether it is to be told of connections that come.
     :ivar of_talk: Whether it is to be told of commands.
     """
 
@@ -94,17 +103,31 @@ class Limiter:
         #: Whose connections there are, and how many of each user.
         self._owners: dict[Connection, str] = {}
         self._users: dict[str, int] = {}
+        #: Whose polls wait, and how many of each user or address.
+        self._pollers: dict[Connection, str] = {}
+        self._polls: dict[str, int] = {}
         self._many_hosts = self._many_talks = _MANY
         self.change(limits)
 
-    def change(self, limits: Limits) -> None:
-        """Have other limits from now on. What was said before is forgotten."""
+    def change(self, limits: Limits, connections: Iterable[Connection] = ()) -> None:
+        """
+        Have other limits from now on. What was said before is forgotten.
+
+        :param connections: Those that there are, as they leave by and by. They may have come when nobody counted.
+        """
         self._limits = limits
         self.by_address = bool(
             limits.connections_per_ip
+            or limits.polls_per_client
             or limits.connect_rate_per_ip
             or limits.command_rate_per_ip
             or limits.publish_rate_per_ip
+        )
+        self.of_clients = bool(
+            limits.max_connections
+            or limits.connections_per_ip
+            or limits.connections_per_user
+            or limits.polls_per_client
         )
         self.of_talk = bool(
             limits.command_rate or limits.publish_rate or limits.command_rate_per_ip or limits.publish_rate_per_ip
@@ -112,6 +135,11 @@ class Limiter:
         self._talks.clear()
         for host in self._hosts.values():
             host.commands = host.publishes = host.arrivals = None
+            host.connections = 0
+        if limits.connections_per_ip:
+            for connection in connections:
+                if key := shared_key(connection.peer):
+                    self._host(key).connections += 1
 
     # Coming and going
 
@@ -130,16 +158,20 @@ class Limiter:
         if not host.arrivals.take(self._now()):
             raise self.refusal("connect_rate_per_ip", "too many clients come from your address: come back later")
 
-    def enter(self, peer: str, total: int, user: str = "") -> None:
+    def enter(self, peer: str, total: int, user: str = "", *, is_poll: bool = False) -> None:
         """
         Count one more connection of an address.
 
         :param total: How many connections there are of all.
         :param user: Whose it is to be, which is not counted yet.
+        :param is_poll: Whether it is a poll. It is not counted as that yet.
         :raises RtpushError: ``unavailable`` if there are enough, ``limit_exceeded`` if there are of this address or
             user.
         """
         self._check_user(user)
+        most = self._limits.polls_per_client
+        if most and is_poll and self._polls.get(_client(peer, user), 0) >= most:
+            raise self.refusal("polls_per_client", f"a client may have {most} polls at once at most")
         most = self._limits.max_connections
         if most and total >= most:
             self._counts.limited["max_connections"] += 1
@@ -163,6 +195,12 @@ class Limiter:
             self._owners[connection] = user
             self._users[user] = self._users.get(user, 0) + 1
 
+    def poll(self, connection: Connection, user: str) -> None:
+        """Count a poll of a client."""
+        if self._limits.polls_per_client and (client := _client(connection.peer, user)):
+            self._pollers[connection] = client
+            self._polls[client] = self._polls.get(client, 0) + 1
+
     def _check_user(self, user: str) -> None:
         most = self._limits.connections_per_user
         if most and user and self._users.get(user, 0) >= most:
@@ -171,9 +209,9 @@ class Limiter:
     def leave(self, connection: Connection) -> None:
         """A connection is gone."""
         if self._owners and (user := self._owners.pop(connection, "")):
-            self._users[user] -= 1
-            if not self._users[user]:
-                del self._users[user]
+            _one_less(self._users, user)
+        if self._pollers and (client := self._pollers.pop(connection, "")):
+            _one_less(self._polls, client)
         if self._talks:
             self._talks.pop(connection, None)
         if connection.peer and (host := self._hosts.get(shared_key(connection.peer))) is not None and host.connections:
@@ -208,7 +246,7 @@ class Limiter:
 
     def ask(self, peer: str, *, publishes: bool = False) -> None:
         """
-        Let an address do one more command or request.
+        Let an address do one more command, or make one more request.
 
         :raises RtpushError: ``limit_exceeded`` if it does too many.
         """
@@ -268,3 +306,17 @@ class Limiter:
         now = self._now()
         self._talks = {connection: talk for connection, talk in self._talks.items() if not talk.is_over(now)}
         self._many_talks = max(_MANY, 2 * len(self._talks))
+
+
+def _client(peer: str, user: str) -> str:
+    """Return what a client is counted by: its user, or else its address. Nothing if it is not limited."""
+    if user:
+        return f"user {user}"
+    key = shared_key(peer)
+    return f"address {key}" if key else ""
+
+
+def _one_less(counts: dict[str, int], key: str) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

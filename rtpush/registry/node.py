@@ -41,8 +41,10 @@ from rtpush.registry.connection import Connection
 from rtpush.registry.counts import Counts
 from rtpush.registry.credentials import Credentials, TokenCheck, fail_without_tokens
 from rtpush.registry.fanout import FanOut
+from rtpush.registry.guests import Guest, Hooks
+from rtpush.registry.incoming import Incoming
 from rtpush.registry.known import is_known
-from rtpush.registry.limiter import Limiter
+from rtpush.registry.limiter import POLLS, Limiter
 from rtpush.registry.revoking import Revoking
 
 __all__ = ["Node"]
@@ -66,6 +68,7 @@ class Node:
     :param soon: Has something called at the end of this turn of the reactor, or in the next one.
     :param tokens: Checks the tokens of clients; without it there are none.
     :param now: Tells the seconds since 1970, as the times in tokens have them. By default the clock does.
+    :ivar hooks: Asks the application about clients; nothing if it is not asked.
     :ivar cluster: The way to the other nodes, if the broker knows any.
     :ivar answering: Answers what another node asks. Until it is set there are no answers.
     :ivar counts: What has happened here, in numbers.
@@ -98,6 +101,7 @@ class Node:
         self.answering: Callable[[bytes], Deferred[bytes]] = _no_answer
         self.namespaces = namespaces
         self.tokens = tokens
+        self.hooks: Hooks | None = None
         self.now = now or clock.seconds
         self.revoking = Revoking(self)
         #: What clients without a token may do in any channel of a namespace (bits of actions), as far as was asked.
@@ -125,6 +129,7 @@ class Node:
         self._attendance = Attendance(clock, self.channels)
         self.proxies = proxies or TrustedProxies()
         self.limiter = Limiter(limits, self.counts, clock.seconds)
+        self.incoming = Incoming(limits.incoming_bytes, self.counts)
         self._admission = TokenBucket(limits.connect_rate, limits.connect_burst, clock.seconds())
         self.started = clock.seconds()
         self.leaving = False
@@ -141,8 +146,13 @@ class Node:
         return self.broker.start(self).addCallback(self._started)
 
     def _started(self, _: None) -> None:
-        if self.tokens is not None and self.tokens.in_use:
+        if self.knows_clients:
             self.revoking.start()
+
+    @property
+    def knows_clients(self) -> bool:
+        """Whether somebody says who clients are, and so something can be taken back: tokens, or the application."""
+        return (self.tokens is not None and self.tokens.in_use) or self.hooks is not None
 
     def leave_all(self) -> None:
         """Tell every client to come back later, spread over the time that the backoff spreads them."""
@@ -179,13 +189,14 @@ class Node:
         What connections were told when they came, such as their heartbeat, stays so for them. A channel whose namespace
         is gone keeps the subscribers that it has.
         """
-        self.namespaces.replace(namespaces)
+        self.namespaces.replace(namespaces, limits.channel_name_bytes)
         self._free.clear()
-        if self.tokens is not None and self.tokens.in_use:
+        if self.knows_clients:
             self.revoking.start()
         self.limits = limits
         self.proxies = proxies or TrustedProxies()
-        self.limiter.change(limits)
+        self.limiter.change(limits, self.connections.values())
+        self.incoming.most = limits.incoming_bytes
         self._admission.change(limits.connect_rate, limits.connect_burst, self.clock.seconds())
         self.backoff = backoff
         self.heartbeat = heartbeat
@@ -213,6 +224,8 @@ class Node:
         self.revoking.stop()
         for connection in list(self.connections.values()):
             connection.abort()
+        if self.hooks is not None:
+            return self.hooks.stop().addCallback(lambda _: self.broker.stop())
         return self.broker.stop()
 
     def problem(self) -> str | None:
@@ -263,19 +276,26 @@ class Node:
         :raises RtpushError: ``unavailable`` if there are as many as may be, ``limit_exceeded`` if its address or user
             has.
         """
-        user = "" if credentials is None else credentials.user
-        self.limiter.enter(peer, len(self.connections), user)
+        limiter = self.limiter
+        if limiter.of_clients:
+            user = "" if credentials is None else credentials.user
+            limiter.enter(peer, len(self.connections), user, is_poll=transport in POLLS)
+        # The application was told this id already.
+        id_ = self.new_id() if credentials is None or credentials.guest is None else credentials.guest.connection
         connection = Connection(
-            self, sink, transport, id_=self._new_id(), interval=interval, duplex=duplex, peer=peer
+            self, sink, transport, id_=id_, interval=interval, duplex=duplex, peer=peer
         )
-        self.limiter.own(connection, user)
-        self.connections[connection.id] = connection
-        counts = self.counts.transports[transport]
+        if limiter.of_clients:
+            limiter.own(connection, user)
+            if transport in POLLS:
+                limiter.poll(connection, user)
+        self.connections[id_] = connection
+        counts = connection.counts
         counts.accepted += 1
         counts.connecting += 1
         return connection
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
         """Return an id for a connection: 12 bytes by chance."""
         if not self._ids:
             letters = secrets.token_urlsafe(12 * 256)
@@ -299,7 +319,7 @@ class Node:
 
     def release(self, channel: Channel) -> None:
         """A subscription has ended: soon after the last one, this node is unsubscribed at the broker."""
-        if channel.is_empty:
+        if not channel.waiting and not channel.live:
             if self.linger:
                 # One who polls is back at once.
                 self.deadlines.set(channel, self.clock.seconds() + self.linger)
@@ -328,14 +348,25 @@ class Node:
         """
         if self.tokens is None or not self.tokens.in_use:
             return fail_without_tokens()
-        return self.tokens.check(token).addCallback(self._not_revoked)
+        return self.tokens.check(token).addCallback(self.not_revoked)
 
-    def _not_revoked(self, grant: Grant) -> Grant:
+    def not_revoked(self, grant: Grant) -> Grant:
+        """
+        Return what was granted, if it was not taken back.
+
+        :raises RtpushError: ``token_revoked``, or ``unavailable`` if it is not known yet what was taken back.
+        """
         if not self.revoking.is_known:
             raise RtpushError(ErrorCode.UNAVAILABLE, "it cannot be read now which tokens were taken back")
         if self.revoking.revocations.is_revoked(grant, "", self.now()):
-            raise RtpushError(ErrorCode.TOKEN_REVOKED, "the token was taken back")
+            raise RtpushError(ErrorCode.TOKEN_REVOKED, "the token was taken back", channel=grant.channel)
         return grant
+
+    def is_good(self, grant: Grant) -> bool:
+        """Tell whether something that was granted before still holds."""
+        now = self.now()
+        is_over = grant.expires is not None and grant.expires <= now
+        return not is_over and not self.revoking.revocations.is_revoked(grant, "", now)
 
     def refusal(
         self, credentials: Credentials | None, action: Action, channel: str, namespace: Namespace
@@ -416,6 +447,26 @@ class Node:
                 )
         except RtpushError as error:
             return fail(error)
+        if self.hooks is not None and access is not _SERVER and namespace.hooks and credentials is not None:
+            guest = credentials.guest
+            if guest is not None:
+                return self.hooks.publish(guest, publication).addCallback(self._allowed, guest, namespace, road)
+        return self._publish(publication, namespace, road, size)
+
+    def _allowed(
+        self, publication: Publication, guest: Guest, namespace: Namespace, road: str
+    ) -> Deferred[Position | None]:
+        """The application permits something to be published, perhaps in other words."""
+        if not guest.is_in:
+            raise RtpushError(ErrorCode.UNAVAILABLE, "the client has gone")
+        size = len(publication.payload.data)
+        if size > self.limits.message_bytes:
+            raise RtpushError(ErrorCode.MESSAGE_TOO_LARGE, f"the application has made a message of {size} bytes of it")
+        return self._publish(publication, namespace, road, size)
+
+    def _publish(
+        self, publication: Publication, namespace: Namespace, road: str, size: int
+    ) -> Deferred[Position | None]:
         counts = self.counts
         counts.published[road] += 1
         of_namespace = counts.namespaces[namespace.name]

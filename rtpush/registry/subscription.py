@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -69,6 +69,7 @@ class Stage(enum.Enum):
 # To look up a member of an enumeration takes longer than most of what is done with it here.
 _NOW = Since.NOW
 _JOINING, _HELD, _READING, _SINGLE, _LIVE = Stage.JOINING, Stage.HELD, Stage.READING, Stage.SINGLE, Stage.LIVE
+_ENDED = Stage.ENDED
 
 
 class Subscription:
@@ -105,7 +106,7 @@ class Subscription:
     @property
     def ended(self) -> bool:
         """Whether nothing is delivered any more."""
-        return self.stage is Stage.ENDED
+        return self.stage is _ENDED
 
     def begin(self, since: Position | Since) -> Subscribed | Deferred[Subscribed]:
         """
@@ -114,10 +115,22 @@ class Subscription:
         :returns: It, if that is known, as it mostly is; else a Deferred that fails with
             :class:`rtpush.errors.RtpushError` if the broker does not answer.
         """
-        if self.channel.is_ready:
+        if self.channel.position.epoch:
             return self._joined(None, since)
         self._asked = since
         begun: Deferred[Subscribed] = self.channel.when_ready().addCallback(self._joined, since)
+        return begun
+
+    def begin_after(self, allowed: Deferred[Any], since: Position | Since) -> Deferred[Subscribed]:
+        """Do the same when something else is known, without which nothing is delivered."""
+        self._asked = since
+
+        def begin(_: object) -> Subscribed | Deferred[Subscribed]:
+            if self.ended:
+                raise RtpushError(ErrorCode.NOT_SUBSCRIBED, f"no longer subscribed to {self.channel.name!r}")
+            return self.begin(since)
+
+        begun: Deferred[Subscribed] = allowed.addCallback(begin)
         return begun
 
     def _joined(self, _: None, since: Position | Since) -> Subscribed | Deferred[Subscribed]:
@@ -165,13 +178,19 @@ class Subscription:
     def go(self) -> None:
         """Deliver from here on."""
         if self.stage is _HELD:
+            if self._page is not None and (gap := self.gap()) is not None:
+                self.connection.push(gap)
+                if self.stage is not _HELD:
+                    return
             self.stage = _READING
             page, self._page = self._page, None
             self._asked = None
             if page is not None or self._arrived is None or self._arrived:
                 self._advance(page or Page((), self._position))
-            else:
-                self._settle()
+                return
+            self._arrived = None
+            self.stage = _SINGLE
+            self._go_live_if_possible()
 
     def _advance(self, page: Page) -> None:
         """Deliver a page, then the next ones, then what arrived meanwhile."""
@@ -270,7 +289,7 @@ class Subscription:
     def _go_live_if_possible(self) -> None:
         if self._position == self.channel.position and self.connection.shares:
             self.stage = _LIVE
-            self.channel.go_live(self, self.connection.form)
+            self.channel.go_live(self, self.connection.sink.form)
 
     def offer(self, batch: Batch) -> None:
         """Take a batch that just went to the live ones, as far as it is for this one."""
@@ -376,15 +395,18 @@ class Subscription:
 
     def end(self) -> None:
         """Deliver nothing more."""
-        self._leave_live()
-        self.channel.waiting.pop(self, None)
-        self.stage = Stage.ENDED
+        if self.stage is _LIVE:
+            self._position = self.channel.position
+            self.channel.leave_live(self, self.connection.sink.form)
+        else:
+            self.channel.waiting.pop(self, None)
+        self.stage = _ENDED
         self._arrived = self._page = None
 
     def _leave_live(self) -> None:
         if self.stage is _LIVE:
             self._position = self.channel.position
-            self.channel.leave_live(self, self.connection.form)
+            self.channel.leave_live(self, self.connection.sink.form)
             self.channel.waiting[self] = None
             self.stage = _SINGLE
 

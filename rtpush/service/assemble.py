@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -25,6 +26,7 @@ from rtpush.auth.jwks import MAX_DOCUMENT_BYTES
 from rtpush.auth.origin import Origins
 from rtpush.auth.sessions import Sessions
 from rtpush.broker.memory import MemoryBroker
+from rtpush.errors import ErrorCode, RtpushError
 from rtpush.interfaces import IBroker
 from rtpush.metrics.samples import Samples
 from rtpush.metrics.sampling import node_samples
@@ -33,11 +35,13 @@ from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import DEFAULT_NAMESPACE, Namespace, Namespaces
 from rtpush.protocol.limits import Limits
 from rtpush.registry.node import Node
-from rtpush.service.config import Config
+from rtpush.service.config import Config, ConfigError
 from rtpush.service.fetching import fetch, web_agent
+from rtpush.service.hooking import change_hooks
 from rtpush.service.keyring import Keyring
 from rtpush.transports.emit import EmitResource
 from rtpush.transports.endpoint import NotFound
+from rtpush.transports.http import Request, answer_error, check_request, count_request
 from rtpush.transports.negotiate import NegotiateResource
 from rtpush.transports.poll import PollResource
 from rtpush.transports.polling import polling_of
@@ -60,7 +64,7 @@ def build_node(config: Config, clock: IReactorTime, now: Callable[[], float] = t
 
     :param now: Tells the seconds since 1970, as the times in tokens have them.
     """
-    namespaces = Namespaces(config.namespaces)
+    namespaces = Namespaces(config.namespaces, config.limits.channel_name_bytes)
     name = config.server.name
     node = Node(
         clock,
@@ -81,6 +85,7 @@ def build_node(config: Config, clock: IReactorTime, now: Callable[[], float] = t
         now=now,
     )
     node.answering = answering(node)
+    change_hooks(config.hooks, config.server.allowed_origins, node, clock, random.random)
     return node
 
 
@@ -92,6 +97,7 @@ def _broker(config: Config, clock: IReactorTime, namespaces: Namespaces, name: s
         namespaces,
         position_ttl=config.broker.position_ttl,
         idempotency_window=config.broker.idempotency_window,
+        max_channels=config.broker.max_channels,
     )
     return broker
 
@@ -162,14 +168,22 @@ def _site(root: Resource, config: Config, node: Node, clock: IReactorTime) -> Pu
         clock,
         wheel=node.deadlines,
         counts=node.counts,
+        incoming=node.incoming,
         others=(b"", b"admin", b"client", b"demo"),
         request_bytes=config.limits.request_bytes,
         timeout=config.limits.header_timeout,
         header_bytes=config.limits.header_bytes,
+        url_bytes=config.limits.url_bytes,
         max_waiting=config.limits.max_waiting,
         http2=config.server.http2,
+        heed=_heed(config, node),
         retry_after=node.retry_after,
     )
+
+
+def _heed(config: Config, node: Node) -> Callable[[Request], None] | None:
+    """Return what counts requests, if there is a limit on them."""
+    return partial(count_request, node) if config.limits.command_rate_per_ip else None
 
 
 def reconfigure(
@@ -181,9 +195,15 @@ def reconfigure(
     What cannot be changed in them is as it was: the broker, and the name of the node.
 
     :raises KeyMistake: if a key for tokens cannot be used. Nothing has changed then.
+    :raises ConfigError: if another file cannot be used.
     """
     if isinstance(node.tokens, Keyring):
         node.tokens.reload(config.auth)
+    try:
+        change_hooks(config.hooks, config.server.allowed_origins, node, node.clock, random.random)
+    except (OSError, ValueError) as error:
+        # A file has changed since the configuration was read.
+        raise ConfigError("[hooks] ca", None, str(error)) from error
     node.reconfigure(
         config.namespaces,
         limits=config.limits,
@@ -202,8 +222,10 @@ def reconfigure(
             request_bytes=limits.request_bytes,
             timeout=limits.header_timeout,
             header_bytes=limits.header_bytes,
+            url_bytes=limits.url_bytes,
             max_waiting=limits.max_waiting,
             http2=config.server.http2,
+            heed=_heed(config, node),
         )
 
 
@@ -222,7 +244,8 @@ def _add_health(root: Resource, node: Node, origins: Origins) -> None:
 
 
 def _add_api(root: Resource, config: Config, node: Node, origins: Origins, gather: Gather | None) -> None:
-    root.putChild(b"api", api_resource(node, origins, ApiKeys(config.api.keys, open_=config.api.open)))
+    keys = ApiKeys(config.api.keys, open_=config.api.open)
+    root.putChild(b"api", api_resource(node, origins, keys, tokens=config.api.tokens))
     metrics_keys = ApiKeys((*config.metrics.keys, *config.api.keys), open_=config.metrics.open or config.api.open)
     root.putChild(b"metrics", MetricsResource(origins, metrics_keys, gather or (lambda: {"1": node_samples(node)})))
     if config.server.dashboard:
@@ -232,7 +255,10 @@ def _add_api(root: Resource, config: Config, node: Node, origins: Origins, gathe
 def _root(config: Config, node: Node, gather: Gather | None) -> Resource:
     """Build the routes for clients; and the others, if they are not elsewhere."""
     settings = config.server
-    origins = Origins(settings.allowed_origins, credentials=bool(config.auth.cookie))
+    hooks_see_cookies = config.hooks.in_use and "cookie" in config.hooks.headers
+    # With * any page could use the cookies of its visitors.
+    cookies = bool(config.auth.cookie) or (hooks_see_cookies and "*" not in settings.allowed_origins)
+    origins = Origins(settings.allowed_origins, credentials=cookies)
     poll = PollResource(
         node,
         origins,
@@ -323,6 +349,19 @@ class _Files(File):
             return nothing
         child: Resource = super().getChild(path, request)  # type: ignore[no-untyped-call]
         return child
+
+    def render(self, request: Any) -> bytes | int:
+        try:
+            check_request(request)
+            if request.method not in (b"GET", b"HEAD"):
+                request.setHeader(b"allow", b"GET, HEAD")
+                raise RtpushError(ErrorCode.METHOD_NOT_ALLOWED, "this is a file, expected GET or HEAD")
+        except RtpushError as error:
+            return answer_error(request, error)
+        # Thousands of ranges of a small file were a large answer; and none is needed (RFC 9110 section 14.2).
+        request.requestHeaders.removeHeader(b"range")
+        answer: bytes | int = super().render(request)  # type: ignore[no-untyped-call]
+        return answer
 
     def render_GET(self, request: server.Request) -> bytes | int:
         # Asked for again each time, and answered by 304 mostly: after an upgrade nobody keeps the old client.

@@ -9,23 +9,16 @@ from typing import Any
 import attrs
 
 from rtpush.auth.keys import KeyMistake, key_set
+from rtpush.auth.tokens import looks_like_token
 from rtpush.protocol.channel import Namespace
 from rtpush.service import ini
+from rtpush.service.hooking import unusable_ca
 from rtpush.service.listen import is_local, is_proxied, secure_address
-from rtpush.service.schema import (
-    AUTO,
-    NAMESPACE,
-    SECTIONS,
-    Api,
-    Auth,
-    Broker,
-    Config,
-    Poll,
-    Redis,
-    SectionType,
-    Server,
-    WebSocket,
-)
+from rtpush.service.schema import NAMESPACE, SECTIONS, Config
+from rtpush.service.sections import SectionType
+from rtpush.service.settings.access import Api, Auth
+from rtpush.service.settings.brokers import Broker, Redis
+from rtpush.service.settings.serving import AUTO, Poll, Server, WebSocket
 from rtpush.service.tls import load_authorities, load_identity
 from rtpush.service.values import nearest
 
@@ -205,6 +198,12 @@ def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> Non
             f"{limits.message_bytes}: expected at most request_bytes, which is {limits.request_bytes}",
         ),
         (
+            "limits",
+            "incoming_bytes",
+            limits.incoming_bytes < 2 * limits.request_bytes,
+            f"{limits.incoming_bytes}: expected at least twice request_bytes, which is {limits.request_bytes}",
+        ),
+        (
             "poll",
             "timeout",
             poll.timeout > poll.max_timeout,
@@ -249,6 +248,14 @@ def _check_together(config: Config, lines: Mapping[tuple[str, str], int]) -> Non
             ),
         ),
         ("auth", "keys", bool(unusable := _unusable(config.auth)), unusable),
+        ("api", "tokens", config.api.tokens and not config.auth.in_use, "expected keys for them in [auth]"),
+        (
+            "api",
+            "keys",
+            config.api.tokens and any(map(looks_like_token, config.api.keys)),
+            "one of them looks like a token: with [api] tokens it would be taken for one",
+        ),
+        ("hooks", "ca", bool(bad_ca := unusable_ca(config.hooks.ca)), bad_ca),
         ("redis", "certificate", bool(redis.certificate) > bool(redis.key), "expected the key with it"),
         ("redis", "key", bool(redis.key) > bool(redis.certificate), "expected the certificate with it"),
         *(

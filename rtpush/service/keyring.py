@@ -16,7 +16,7 @@ from rtpush.auth.keys import Key, KeySet, UnknownKey, key_set
 from rtpush.auth.permissions import Grant
 from rtpush.auth.tokens import check
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.service.schema import Auth
+from rtpush.service.settings.access import Auth
 
 __all__ = ["Keyring"]
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from rtpush.service.config import Config, ConfigError, parse, read
@@ -24,6 +25,9 @@ __all__ = ["Life", "Served", "on_signals"]
 
 #: Seconds that the end may take after the window in which clients leave.
 _GRACE = 10.0
+
+
+_log = Logger()
 
 
 class Served(Protocol):
@@ -133,22 +137,28 @@ def on_signals(
 
     def install() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            usual = signal.getsignal(number)
             # Where it is ignored, it stays so.
-            if callable(usual):
-                signal.signal(number, ending_by(usual))
+            if callable(signal.getsignal(number)):
+                signal.signal(number, ending)
 
-    def ending_by(usual: Callable[[int, Any], object]) -> Callable[[int, Any], None]:
-        def ending(number: int, frame: Any) -> None:
-            nonlocal is_ending
-            if is_ending:
-                reactor.callFromThread(again)
-            else:
-                is_ending = True
-                first(number)
-                usual(number, frame)
+    def ending(number: int, frame: Any) -> None:
+        nonlocal is_ending
+        if is_ending:
+            reactor.callFromThread(again)
+        else:
+            is_ending = True
+            first(number)
+            reactor.callFromThread(stop, number)
 
-        return ending
+    def stop(number: int) -> None:
+        # As Twisted does it, where it would be an error that a worker was told meanwhile by its parent, too.
+        _log.info("received {name}, ending", name=signal.Signals(number).name)
+        # By which twistd ends then.
+        reactor._exitSignal = number
+        try:
+            reactor.stop()
+        except ReactorNotRunning:
+            pass
 
     had_terminal = os.isatty(0)
 

@@ -20,7 +20,8 @@ from zope.interface import implementer
 
 from rtpush.service.loglines import RELAYED, LogLine, as_json, as_text, for_journal
 from rtpush.service.repeats import Repeats
-from rtpush.service.schema import Config, Log
+from rtpush.service.schema import Config
+from rtpush.service.settings.watching import Log
 
 __all__ = ["LogFile", "LogWriter", "chosen", "levels", "observer", "relay", "use"]
 

@@ -90,14 +90,14 @@ class Port:
 
     def accept_waiting(self) -> None:
         """Accept all connections that wait now, since soon nobody will."""
-        for _ in range(_MOST_WAITING):
+        for _ in range(_MOST_WAITING // _MOST_AT_ONCE):
+            accepted: list[tuple[int, Any]] = []
             try:
-                fd, peer = self._accept()
-            except ConnectionAbortedError:
-                continue
+                self._accept_some(_MOST_AT_ONCE, accepted)
             except OSError:
                 return
-            self._serve(fd, peer)
+            finally:
+                self._serve(accepted)
 
     def refuse(self) -> None:
         """Refuse connections from now on, for all processes that share the socket."""
@@ -121,25 +121,36 @@ class Port:
         return "port"
 
     def doRead(self) -> None:
-        for _ in range(self._at_once):
+        accepted: list[tuple[int, Any]] = []
+        try:
+            self._accept_some(self._at_once, accepted)
+        except BlockingIOError:
+            # There are no more, or another process was quicker.
+            self._at_once = 1
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self._pause(error)
+            elif error.errno == errno.EINVAL:
+                # It listens no more: who opened it has shut it down.
+                self._reactor.removeReader(self)
+        else:
+            self._at_once = min(self._at_once + 1, _MOST_AT_ONCE)
+        self._serve(accepted)
+
+    def _accept_some(self, most: int, accepted: list[tuple[int, Any]]) -> None:
+        """
+        Accept connections.
+
+        :param accepted: Gets their descriptors, and who has connected.
+        :raises OSError: if there are no more, or there is no room for more.
+        """
+        for _ in range(most):
             try:
-                fd, peer = self._accept()
-            except BlockingIOError:
-                # There are no more, or another process was quicker.
-                self._at_once = 1
-                return
+                accepted.append(self._accept())
             except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self._pause(error)
-                    return
-                if error.errno == errno.EINVAL:
-                    # It listens no more: who opened it has shut it down.
-                    self._reactor.removeReader(self)
-                    return
+                if isinstance(error, BlockingIOError) or error.errno in _NO_ROOM or error.errno == errno.EINVAL:
+                    raise
                 # A client that is gone already.
-            else:
-                self._serve(fd, peer)
-        self._at_once = min(self._at_once + 1, _MOST_AT_ONCE)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has ended."""
@@ -152,27 +163,30 @@ class Port:
             self._rest.cancel()
             self._rest = None
 
-    def _serve(self, fd: int, peer: Any) -> None:
+    def _serve(self, accepted: list[tuple[int, Any]]) -> None:
+        streams = [stream for fd, peer in accepted if (stream := self._begin(fd, peer)) is not None]
+        if streams and isinstance(self._polling, Polling):
+            # Who connects has mostly said something by now.
+            self._polling.look(streams)
+
+    def _begin(self, fd: int, peer: Any) -> Stream | None:
         protocol: IProtocol | None = None
         try:
             os.set_blocking(fd, False)
             protocol = self._factory.buildProtocol(address_of(self._family, peer))
         except Exception:
-            self._log.failure("a connection cannot be served")
+            self._log.failure("a connection of {peer} cannot be served", peer=peer)
         if protocol is None:
             os.close(fd)
-            return
+            return None
         stream = Stream(self._polling, fd, self._family, protocol)
         try:
             stream.resumeProducing()
             protocol.makeConnection(stream)
         except Exception:
-            self._log.failure("a connection cannot be served")
+            self._log.failure("a connection of {peer} cannot be served", peer=peer)
             stream.abortConnection()
-        else:
-            if isinstance(self._polling, Polling):
-                # Who connects has mostly said something by now.
-                self._polling.look(stream)
+        return stream
 
     def _pause(self, error: OSError) -> None:
         self._log.warn("accepting no connection for {rest} s: {reason}", rest=_REST, reason=error.strerror)

@@ -25,6 +25,7 @@ __all__ = [
     "nearest",
     "number",
     "origin",
+    "path",
     "url",
 ]
 
@@ -185,6 +186,11 @@ def matching(pattern: str, expected: str, *, secret: bool = False) -> One:
         return text
 
     return One(expected, convert, secret)
+
+
+def path() -> One:
+    """Return the kind of value that is the path of a file."""
+    return matching(r"[^\0]+", "the path of a file")
 
 
 def url() -> One:

@@ -36,7 +36,7 @@ class EmitResource(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         return with_credentials(
-            self._node, request, query_of(request), lambda credentials: self._answer(request, credentials)
+            self._node, request, query_of(request), lambda credentials: self._answer(request, credentials), "emit"
         )
 
     def _answer(self, request: Request, credentials: Credentials | None) -> bytes | int:

@@ -9,7 +9,7 @@ from twisted.web.resource import Resource
 
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.transports.http import Request, answer_error, nothing_at
+from rtpush.transports.http import Request, answer_error, check_request, nothing_at
 
 __all__ = ["Endpoint", "NotFound"]
 
@@ -28,6 +28,9 @@ class Endpoint(Resource):
     #: The methods that are answered; HEAD goes with GET.
     methods: ClassVar[tuple[bytes, ...]] = (b"GET", b"HEAD")
 
+    #: Whether requests count among those of clients, of which an address may make so many.
+    counts: ClassVar[bool] = True
+
     def __init__(self, origins: Origins) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._origins = origins
@@ -42,7 +45,11 @@ class Endpoint(Resource):
 
     def render(self, request: Request) -> bytes | int:
         try:
-            self._check_origin(request)
+            try:
+                self._check_origin(request)
+            finally:
+                # Those of strange pages count too.
+                check_request(request, counts=self.counts)
             if request.postpath:
                 raise nothing_at(request)
             if request.method == b"OPTIONS":
@@ -100,4 +107,8 @@ class NotFound(Endpoint):
         return nothing
 
     def render(self, request: Request) -> bytes | int:
-        return answer_error(request, nothing_at(request))
+        try:
+            check_request(request)
+            raise nothing_at(request)
+        except RtpushError as error:
+            return answer_error(request, error)

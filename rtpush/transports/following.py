@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import attrs
+import msgspec
 from twisted.internet.defer import gatherResults, succeed
 from twisted.python.failure import Failure
 
@@ -14,7 +16,7 @@ from rtpush.errors import ErrorCode, RtpushError
 from rtpush.protocol.commands import read_json
 from rtpush.protocol.lifecycle import State
 from rtpush.protocol.position import BadCursor, Position, parse_cursor
-from rtpush.protocol.pushes import Subscribed
+from rtpush.protocol.pushes import Subscribed, SubscribedWithData
 from rtpush.registry.connection import Connection
 from rtpush.registry.credentials import Credentials
 from rtpush.registry.node import Node
@@ -22,7 +24,7 @@ from rtpush.registry.subscription import Since
 from rtpush.transports.http import Request, answer_error, answer_with, error_of
 from rtpush.transports.query import Query
 
-__all__ = ["Following", "checked_info", "follow", "following_of", "read_since", "refuse"]
+__all__ = ["Following", "checked_info", "follow", "following_of", "initial_data", "read_since", "refuse"]
 
 #: How many of these are remembered, and the longest of what says them, in bytes.
 _MAX_KNOWN = 1000
@@ -39,12 +41,14 @@ class Following:
 
     :ivar info: What the client says of itself, as JSON.
     :ivar goes_on: Whether the client has been here before, and goes on from where it was.
+    :ivar begins: Whether there is a channel that it begins to follow.
     """
 
     channels: Sequence[str]
     starts: Sequence[Position | Since]
     info: bytes
     goes_on: bool
+    begins: bool
 
     def check(self, node: Node, credentials: Credentials | None) -> None:
         """
@@ -98,7 +102,8 @@ def _read(query: Query, last_event_id: bytes) -> Following:
             raise RtpushError(ErrorCode.BAD_CURSOR, str(error)) from None
         starts = [Since.NOW if position is None else position for position in positions]
     info = checked_info((query.one("info") or "").encode())
-    return Following(channels, starts, info, any(isinstance(start, Position) for start in starts))
+    known = [isinstance(start, Position) for start in starts]
+    return Following(channels, starts, info, goes_on=any(known), begins=not all(known))
 
 
 _known = lru_cache(_MAX_KNOWN)(_read)
@@ -165,6 +170,18 @@ def follow(
         [succeed(each) if isinstance(each, Subscribed) else each for each in begun], consumeErrors=True
     )
     all_begun.addCallback(followed).addErrback(refused)
+
+
+def initial_data(connection: Connection, subscribed: Sequence[Subscribed]) -> dict[str, Any]:
+    """Return what the application says to a client that comes, and to it about its channels."""
+    guest = None if connection.credentials is None else connection.credentials.guest
+    if guest is None:
+        return {}
+    data: dict[str, Any] = {"data": msgspec.Raw(guest.data)} if guest.data else {}
+    # It is said once, and then not kept.
+    guest.data = b""
+    of_channels = {each.channel: msgspec.Raw(each.data) for each in subscribed if isinstance(each, SubscribedWithData)}
+    return {**data, "channel_data": of_channels} if of_channels else data
 
 
 def refuse(failure: Failure, connection: Connection, request: Request) -> None:

@@ -16,10 +16,11 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
-from rtpush.errors import RtpushError
-from rtpush.transports.heads import read_line
+from rtpush.errors import ErrorCode, RtpushError
+from rtpush.transports.http import address_of, answer_error
 from rtpush.transports.parser import HeadTooLarge, RequestParser
-from rtpush.transports.request import LeanRequest
+from rtpush.transports.request import Fields, LeanRequest
+from rtpush.transports.tcp import Stream
 
 if TYPE_CHECKING:
     from rtpush.transports.site import PushSite
@@ -29,15 +30,13 @@ __all__ = ["HttpConnection", "ProxiedConnection"]
 #: How many bytes that nobody has asked for yet are kept before reading stops.
 _MAX_WAITING = 16384
 
+#: How many bytes llhttp reads at once.
+_PIECE = 4096
+
 #: The methods that llhttp is asked to read. It refuses those that it does not know, which are to be told otherwise.
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"DELETE", b"PATCH"})
 
 _WITHOUT_BODY = frozenset({b"GET", b"HEAD"})
-
-_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-)
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -52,6 +51,7 @@ class HttpConnection:
     __slots__ = (
         "_is_paused",
         "_is_running",
+        "_is_stopped",
         "_parser",
         "_queue",
         "_request",
@@ -77,6 +77,8 @@ class HttpConnection:
         #: What came and was not looked at.
         self._waiting = b""
         self._is_running = False
+        #: Whether nothing is read for now.
+        self._is_stopped = False
         #: Whether the client has not taken what it was answered.
         self._is_paused = False
         self._upgraded: IProtocol | None = None
@@ -103,7 +105,7 @@ class HttpConnection:
         if self._request is None and not self._is_paused:
             self._run()
         elif len(self._waiting) > _MAX_WAITING:
-            self.transport.pauseProducing()
+            self._stop()
 
     def connectionLost(self, reason: Any) -> None:
         self.site.open -= 1
@@ -128,7 +130,10 @@ class HttpConnection:
         self._give_to(protocol)
         # Reading may have been stopped while an answer before this one was not taken.
         self.transport.resumeProducing()
-        self.transport.write(head)
+        if isinstance(self.transport, Stream):
+            self.transport.write_soon(head)
+        else:
+            self.transport.write(head)
         protocol.makeConnection(self.transport)
 
     def pass_on(self) -> None:
@@ -146,14 +151,17 @@ class HttpConnection:
         elif self._is_paused:
             self.site.expect(self)
         elif not self._is_running:
-            self._go_on()
+            if self._waiting or self._queue or self._is_stopped:
+                self._go_on()
+            else:
+                self.site.expect(self)
 
     # IPushProducer: the transport's back-pressure
 
     def pauseProducing(self) -> None:
         """The client does not take its answers."""
         self._is_paused = True
-        self.transport.pauseProducing()
+        self._stop()
 
     def resumeProducing(self) -> None:
         """It has taken them."""
@@ -164,13 +172,20 @@ class HttpConnection:
     def stopProducing(self) -> None:
         """The transport takes nothing more; that it is lost is said elsewhere."""
 
+    def _stop(self) -> None:
+        self._is_stopped = True
+        self.transport.pauseProducing()
+
     def _go_on(self) -> None:
+        self._is_stopped = False
         self.transport.resumeProducing()
         self._run()
 
     def tick(self) -> None:
         """What was expected has not come in its time."""
         if self.persists:
+            if self._waiting or self._parser is not None:
+                self.site.counts.limited["header_timeout"] += 1
             self.persists = False
             self._close()
         else:
@@ -178,7 +193,7 @@ class HttpConnection:
 
     def failed(self, doing: str) -> None:
         """Something of ours went wrong: log it, and end this connection alone."""
-        self._log.failure("{doing} failed on a connection", doing=doing)
+        self._log.failure("{doing} failed on a connection of {peer}", doing=doing, peer=address_of(self.transport))
         self.transport.abortConnection()
 
     def _run(self) -> None:
@@ -199,29 +214,41 @@ class HttpConnection:
                 self._upgraded.dataReceived(data)
         elif self._request is not None:
             if len(self._waiting) > _MAX_WAITING:
-                self.transport.pauseProducing()
+                self._stop()
         elif self.persists:
             # A head has its time as a whole: a byte now and then does not buy more.
             self.site.expect(self, anew=self._parser is not None and self._parser.in_body)
+            if self._parser is not None:
+                self.site.incoming.hold(self, self._parser.held)
 
     def _read_plain(self) -> bool:
         """Take what waits if it begins with a plain request that is there as a whole; tell whether it does."""
         data = self._waiting
+        if self._parser is not None:
+            return False
+        known = self.site.known_requests.get(data)
+        if known is not None:
+            self._waiting = b""
+            method, uri, fields = known
+            self._answer(LeanRequest(self, method, uri, b"HTTP/1.1", fields, b""), True, None)
+            return True
         end = data.find(b"\r\n\r\n")
-        if self._parser is not None or not 0 < end <= self.site.header_bytes:
+        if not 0 < end <= self.site.header_bytes:
             return False
         line_end = data.find(b"\r\n")
-        line = read_line(data, line_end)
+        line = self.site.read_line(data[:line_end])
         plain = None if line is None else self.site.read_fields(data[line_end:end])
         if line is None or plain is None:
             return False
         method, uri = line
         body = end + 4
         after = body + plain.length
-        if len(data) < after or plain.length > self.site.request_bytes or self.site.is_other(uri):
+        if len(data) < after or plain.length > self.site.request_bytes:
             return False
         if plain.upgrades and (plain.length or method not in _WITHOUT_BODY):
             return False
+        if len(data) == body:
+            self.site.remember(data, method, uri, plain)
         self._waiting = data[after:]
         request = LeanRequest(self, method, uri, b"HTTP/1.1", plain.fields, data[body:after])
         self._answer(request, plain.persists, None)
@@ -236,22 +263,28 @@ class HttpConnection:
             parser = self._parser = self.site.parser()
             parser.connection = self
         data, self._waiting = self._waiting, b""
+        start, rest = 0, None
         try:
-            rest = parser.feed(data)
+            # A request that was read takes many times its bytes: those behind it are not, before it is their turn.
+            while start < len(data) and rest is None and not parser.done:
+                rest = parser.feed(data[start : start + _PIECE])
+                start += _PIECE
         except (httptools.HttpParserError, HeadTooLarge) as error:
             self._parser = None
             parser.end()
             is_large = isinstance(error, HeadTooLarge) or isinstance(error.__context__, HeadTooLarge)
-            self._refuse(_HEAD_TOO_LARGE if is_large else _BAD_REQUEST)
+            self._refuse(self._head_too_large() if is_large else _bad_request())
             return False
         self._queue, parser.done = parser.done, []
         if rest is not None:
             # This llhttp reads no more.
-            self._waiting = rest
+            self._waiting = rest + data[start:]
             self._parser = None
             parser.end()
-        elif not parser.inside:
-            self._drop_parser()
+        else:
+            self._waiting = data[start:]
+            if not parser.inside:
+                self._drop_parser()
         return bool(self._queue)
 
     def _is_ours(self) -> bool:
@@ -260,7 +293,7 @@ class HttpConnection:
         line, end, _ = data.partition(b"\n")
         if not end:
             if len(self._waiting) > self.site.header_bytes:
-                self._refuse(_HEAD_TOO_LARGE)
+                self._refuse(self._head_too_large())
             return False
         if self._is_for_llhttp(line, data):
             self._waiting = data
@@ -284,6 +317,7 @@ class HttpConnection:
 
     def _answer_read(self, request: LeanRequest, persists: bool, error: RtpushError | None) -> None:
         """Answer a request that llhttp has read."""
+        self.site.incoming.drop(self)
         if self.site.is_other(request.uri):
             # It came in one segment with one of ours. Who gets no answer asks again (RFC 9112 section 9.3.2).
             self.persists = False
@@ -297,16 +331,27 @@ class HttpConnection:
         self._request = request
         self.site.answer(request, error)
 
-    def _refuse(self, answer: bytes) -> None:
+    def _head_too_large(self) -> RtpushError:
+        site = self.site
+        site.counts.limited["header_bytes"] += 1
+        return RtpushError(ErrorCode.HEAD_TOO_LARGE, f"expected a head of {site.header_bytes} bytes at most")
+
+    def _refuse(self, error: RtpushError) -> None:
+        """Answer what could not be read, and close."""
         self._waiting = b""
         self.persists = False
-        self.transport.write(answer)
-        self._close()
+        self._request = request = LeanRequest(self, b"", b"", b"HTTP/1.1", Fields({}), b"")
+        request.answer(answer_error(request, error))
 
     def _close(self) -> None:
         self.site.expect_end(self)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+
+    def give_up(self) -> None:
+        """Drop what has come of a request, since that of all connections is too much."""
+        self._drop_parser()
+        self._refuse(RtpushError(ErrorCode.UNAVAILABLE, "too much comes at once: come back later"))
 
     def _drop_parser(self) -> None:
         parser, self._parser = self._parser, None
@@ -326,6 +371,10 @@ class HttpConnection:
             transport.wrappedProtocol = protocol
         else:
             transport.protocol = protocol
+
+
+def _bad_request() -> RtpushError:
+    return RtpushError(ErrorCode.BAD_REQUEST, "this is no HTTP request, or not a sound one")
 
 
 class ProxiedConnection(HttpConnection):

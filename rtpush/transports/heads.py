@@ -44,9 +44,9 @@ class PlainFields:
         self.upgrades = upgrades
 
 
-def read_line(data: bytes, end: int) -> tuple[bytes, bytes] | None:
-    """Return the method and the target of the request whose first line ends at ``end``; nothing if it is not plain."""
-    match = _LINE.fullmatch(data, 0, end)
+def read_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """Return the method and the target of the request with this first line; nothing if it is not plain."""
+    match = _LINE.fullmatch(line)
     return None if match is None else (match[1], match[2])
 
 
@@ -54,7 +54,8 @@ def read_plain(block: bytes) -> PlainFields | None:
     """
     Read header fields, each with the line end before it; return nothing if they are not plain.
 
-    They are not if a character is where it should not be, or if they say that the body is chunked or awaited.
+    They are not if a character is where it should not be, if they say that the body is chunked or awaited, or if they
+    do not name one host.
     """
     if block.count(b"\r\n") > _MAX_FIELDS or _ALL.fullmatch(block) is None:
         return None
@@ -65,7 +66,7 @@ def read_plain(block: bytes) -> PlainFields | None:
             fields[name].append(value.strip(b" \t"))
         else:
             fields[name] = [value.strip(b" \t")]
-    if b"transfer-encoding" in fields or b"expect" in fields:
+    if b"transfer-encoding" in fields or b"expect" in fields or len(fields.get(b"host", ())) != 1:
         return None
     length = 0
     if b"content-length" in fields:

@@ -26,9 +26,12 @@ __all__ = [
     "answer_error",
     "answer_json",
     "answer_with",
+    "check_request",
+    "count_request",
     "error_of",
     "finish_with",
     "forget",
+    "host_of",
     "internal_error",
     "log_failed",
     "name_request",
@@ -101,6 +104,34 @@ def answer_error(request: Request, error: RtpushError) -> bytes:
         request.setHeader(b"retry-after", b"%d" % site.retry_after())
     request.setHeader(b"cache-control", b"no-store")
     return answer_json(request, {"error": error.as_dict()})
+
+
+def count_request(node: Node, request: Request) -> None:
+    """
+    Count a request of a client.
+
+    :raises RtpushError: ``limit_exceeded`` if its address makes too many.
+    """
+    peer = peer_of(request, node)
+    if peer:
+        node.limiter.ask(peer)
+
+
+def check_request(request: Request, *, counts: bool = True) -> None:
+    """
+    Check what has nothing to do with what a request asks for. To be called once for each, by the resource.
+
+    :param counts: Whether it is one of those that have a limit.
+    :raises RtpushError: ``url_too_long`` or ``limit_exceeded``.
+    """
+    site: Any = request.site
+    if len(request.uri) > site.url_bytes:
+        site.counts.limited["url_bytes"] += 1
+        raise RtpushError(
+            ErrorCode.URL_TOO_LONG, f"the URL has {len(request.uri)} bytes, expected {site.url_bytes} at most"
+        )
+    if counts and site.heed is not None:
+        site.heed(request)
 
 
 def error_of(failure: Failure) -> RtpushError | None:
@@ -189,13 +220,19 @@ def peer_of(request: Request, node: Node) -> str:
     if not (peer or proxies or node.limiter.by_address):
         return ""
     if not peer:
-        transport: Any = request.channel.transport
-        peer = getattr(transport.getPeer(), "host", UNIX)
+        peer = host_of(request)
     if proxies.trusts(peer):
         lines = request.requestHeaders.getRawHeaders(b"x-forwarded-for")
         if lines:
             return proxies.client(peer, [line.decode("latin-1") for line in lines])
     return peer
+
+
+def host_of(request: Request) -> str:
+    """Return the address that a request comes from, without its port."""
+    channel: Any = request.channel
+    host: str = getattr(channel.transport.getPeer(), "host", UNIX)
+    return host
 
 
 def address_of(transport: Any) -> str:

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from rtpush.transports.http import address_of
 from rtpush.transports.http2_stream import Http2Stream
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Http2Connection:
 
     def failed(self, doing: str) -> None:
         """Something of ours went wrong: log it, and end this connection alone."""
-        self._log.failure("{doing} failed on a connection", doing=doing)
+        self._log.failure("{doing} failed on a connection of {peer}", doing=doing, peer=address_of(self.transport))
         self.transport.abortConnection()
 
     # What the client says
@@ -360,6 +361,10 @@ class Http2Connection:
 
     # The end of streams, and of the connection
 
+    def give_up(self) -> None:
+        """Drop what has come of bodies, since that of all connections is too much."""
+        self._end(ErrorCodes.ENHANCE_YOUR_CALM)
+
     def _drop(self, stream: Http2Stream) -> None:
         """A stream is over."""
         del self._streams[stream.id]
@@ -374,6 +379,7 @@ class Http2Connection:
 
     def _look(self) -> None:
         """See whether the client is to do something, and whether it may go."""
+        self.site.incoming.hold(self, self._held)
         if self._is_over:
             return
         if self.site.leaving and not self._streams and self._machine.highest_inbound_stream_id:

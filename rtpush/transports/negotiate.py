@@ -7,7 +7,6 @@ from typing import Any
 
 from rtpush.auth.origin import Origins
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.protocol.channel import MAX_CHANNEL_BYTES
 from rtpush.protocol.negotiate import TRANSPORTS, Direction, choose
 from rtpush.registry.node import Node
 from rtpush.transports.endpoint import Endpoint
@@ -75,7 +74,7 @@ class NegotiateResource(Endpoint):
                 "limits": {
                     "message_bytes": node.limits.message_bytes,
                     "channels": node.limits.channels_per_connection,
-                    "channel_name_bytes": MAX_CHANNEL_BYTES,
+                    "channel_name_bytes": node.limits.channel_name_bytes,
                 },
             },
         )

@@ -95,6 +95,11 @@ class RequestParser:
         assert self.connection is not None
         return self.connection.site.header_bytes
 
+    @property
+    def held(self) -> int:
+        """How many bytes are here of the body of a request that is not complete."""
+        return 0 if self._body is None else self._received
+
     def end(self) -> None:
         """Read no more."""
         self.connection = None
@@ -110,7 +115,9 @@ class RequestParser:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
+        if not self.in_body:
+            # What comes after a body is nothing that was said before it (RFC 9110 section 6.5.1): no token, no address.
+            self._fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
         self._count += 1
         self._size += len(name) + len(value) + 4
         if self._size > self._max_head or self._count > _MAX_FIELDS:
@@ -121,6 +128,10 @@ class RequestParser:
         assert connection is not None
         if len(self._url) + self._size > self._max_head:
             raise HeadTooLarge
+        hosts = len(self._fields.get(b"host", ()))
+        if hosts > 1 or (hosts == 0 and self._llhttp.get_http_version() != "1.0"):
+            # RFC 9112 section 3.2.
+            raise httptools.HttpParserError("expected one Host header")
         self.in_body = True
         self._later = 0
         length = self._fields.get(b"content-length")

@@ -15,12 +15,14 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.web.http import datetimeToString
 
+from rtpush.transports.tcp import Stream
+
 if TYPE_CHECKING:
     from twisted.web.resource import Resource
 
     from rtpush.transports.front import HttpConnection
 
-__all__ = ["AnswerFields", "Fields", "LeanRequest"]
+__all__ = ["AnswerFields", "Fields", "LeanRequest", "SharedFields"]
 
 _BODILESS = frozenset({204, 304})
 
@@ -33,12 +35,14 @@ class Fields:
     The header fields of a request.
 
     :param fields: Names in lower case, and the values of each.
+    :ivar is_shared: Whether other requests have the same ones, and no client has them for itself.
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "is_shared")
 
     def __init__(self, fields: dict[bytes, list[bytes]]) -> None:
         self._fields = fields
+        self.is_shared = False
 
     def getRawHeaders(self, name: bytes) -> list[bytes] | None:
         """Return all values of a field; nothing if it is not there."""
@@ -78,9 +82,29 @@ class AnswerFields:
         """Return all names and values."""
         return self._fields.items()
 
+    def copy(self) -> AnswerFields:
+        """Return the same ones, which can be changed."""
+        copied = AnswerFields()
+        copied._fields.update(self._fields)
+        return copied
+
     def lines(self) -> bytes:
         """Return them as they go over the wire."""
         return _lines(tuple(self._fields.items()))
+
+
+class SharedFields(AnswerFields):
+    """The header fields of many answers, which nobody changes: who has others takes a copy first."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, fields: AnswerFields) -> None:
+        super().__init__()
+        self._fields.update(fields.items())
+        self._lines = fields.lines()
+
+    def lines(self) -> bytes:
+        return self._lines
 
 
 class LeanRequest:
@@ -146,12 +170,14 @@ class LeanRequest:
         """Answer with a body that is all there, or with the head alone."""
         if self.isOver:
             return
+        transport = self.channel.transport
+        write = transport.write_soon if isinstance(transport, Stream) else transport.write
         if self.code in _BODILESS:
-            self.channel.transport.write(self._head(b""))
+            write(self._head(b""))
         elif self.method == b"HEAD":
-            self.channel.transport.write(self._head(b"Content-Length: %d\r\n" % len(body) if body else b""))
+            write(self._head(b"Content-Length: %d\r\n" % len(body) if body else b""))
         else:
-            self.channel.transport.write(self._head(b"Content-Length: %d\r\n" % len(body)) + body)
+            write(self._head(b"Content-Length: %d\r\n" % len(body)) + body)
         self._end()
         self.channel.finished()
 
@@ -167,7 +193,10 @@ class LeanRequest:
 
     def setHeader(self, name: bytes, value: bytes) -> None:
         """Set a header field of the answer."""
-        self.responseHeaders.setHeader(name, value)
+        fields = self.responseHeaders
+        if isinstance(fields, SharedFields):
+            fields = self.responseHeaders = fields.copy()
+        fields._fields[name] = value
 
     def setResponseCode(self, code: int) -> None:
         """Set the status of the answer."""
@@ -232,22 +261,22 @@ class LeanRequest:
         if self.method != b"HEAD" and self.code not in _BODILESS and not fields.hasHeader(b"content-length"):
             if self.clientproto == b"HTTP/1.1":
                 self.isChunked = True
-                fields.setHeader(b"transfer-encoding", b"chunked")
+                self.setHeader(b"transfer-encoding", b"chunked")
             else:
                 self.channel.persists = False
         return self._head(b"")
 
     def _head(self, length: bytes) -> bytes:
         self.startedWriting = True
-        fields = self.responseHeaders
-        if not self.channel.persists or self.site.leaving:
-            self.channel.persists = False
-            fields.setHeader(b"connection", b"close")
+        channel = self.channel
+        if not channel.persists or channel.site.leaving:
+            channel.persists = False
+            self.setHeader(b"connection", b"close")
         head = b"%b %b%b%b%b\r\n" % (
             self.clientproto,
             _status(self.code),
             _moment(int(time.time())),
-            fields.lines(),
+            self.responseHeaders.lines(),
             length,
         )
         # What waits for its end needs them no more.

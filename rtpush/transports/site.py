@@ -14,13 +14,14 @@ from rtpush.errors import RtpushError
 from rtpush.protocol.deadlines import Deadlines
 from rtpush.protocol.wheel import TimerWheel
 from rtpush.registry.counts import Counts
+from rtpush.registry.incoming import Incoming
 from rtpush.transports.front import HttpConnection, ProxiedConnection
-from rtpush.transports.heads import PlainFields, read_plain
+from rtpush.transports.heads import PlainFields, read_line, read_plain
 from rtpush.transports.http import abort, answer_error, internal_error, log_failed
 from rtpush.transports.http2 import Http2Connection
 from rtpush.transports.parser import RequestParser
 from rtpush.transports.proxied import Proxied
-from rtpush.transports.request import LeanRequest
+from rtpush.transports.request import Fields, LeanRequest
 from rtpush.transports.web import HttpChannel, PushRequest
 
 __all__ = ["PushSite"]
@@ -28,6 +29,7 @@ __all__ = ["PushSite"]
 #: Of how many requests the fields are remembered, and how large they may be.
 _MAX_KNOWN = 1000
 _MAX_KNOWN_SIZE = 2048
+_MAX_KNOWN_LINE = 100
 
 #: How many parsers are kept for connections to come.
 _SPARE_PARSERS = 100
@@ -52,11 +54,16 @@ class PushSite(server.Site):
     :param others: The first parts of paths that are twisted.web's.
     :param http2: Whether HTTP/2 is offered where TLS is spoken.
     :ivar counts: What the node counts.
+    :ivar incoming: What has come of requests that are not complete.
     :ivar request_bytes: The largest body.
     :ivar header_bytes: The largest head of a request.
+    :ivar url_bytes: The longest path and query of a request.
+    :ivar heed: Counts a request of a client, and raises :class:`RtpushError` if it is one too many; :obj:`None` if
+        there is no such limit.
     :ivar timeout: Seconds for the head of a request to arrive, and between two pieces of its body.
     :ivar leaving: Whether each answer is to be the last one on its connection.
     :ivar open: How many connections there are that may bring a request of ours, or have one that is not answered.
+    :ivar known_requests: The methods, targets and fields of requests that came before and may come again.
     :ivar retry_after: Returns the whole seconds after which one who is refused for a while is to come back.
     """
 
@@ -75,11 +82,14 @@ class PushSite(server.Site):
         *,
         wheel: TimerWheel[Any],
         counts: Counts,
+        incoming: Incoming | None = None,
         request_bytes: int,
         timeout: float,
         header_bytes: int = 16384,
+        url_bytes: int = 8192,
         max_waiting: int = 20_000,
         http2: bool = True,
+        heed: Callable[[Any], None] | None = None,
         retry_after: Callable[[], int],
         others: Iterable[bytes] = (),
     ) -> None:
@@ -87,10 +97,13 @@ class PushSite(server.Site):
             resource, requestFactory=PushRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=clock
         )
         self.counts = counts
+        self.incoming = incoming or Incoming(64 * request_bytes, counts)
         self.request_bytes = request_bytes
         self.header_bytes = header_bytes
+        self.url_bytes = url_bytes
         self._max_waiting = max_waiting
         self._http2 = http2
+        self.heed = heed
         self.retry_after = retry_after
         self._clock = clock
         self._wheel = wheel
@@ -101,6 +114,8 @@ class PushSite(server.Site):
         self._others = frozenset(others)
         self._parsers: list[RequestParser] = []
         self._known: dict[bytes, PlainFields] = {}
+        self.known_requests: dict[bytes, tuple[bytes, bytes, Fields]] = {}
+        self._known_lines: dict[bytes, tuple[bytes, bytes]] = {}
         self._leaves: dict[bytes, Any] = {}
 
     def reconfigure(
@@ -110,16 +125,21 @@ class PushSite(server.Site):
         request_bytes: int,
         timeout: float,
         header_bytes: int,
+        url_bytes: int = 8192,
         max_waiting: int,
         http2: bool = True,
+        heed: Callable[[Any], None] | None = None,
     ) -> None:
         """Have another root, and other bounds, for the requests to come."""
         self.resource = resource
         self._leaves.clear()
+        self.known_requests.clear()
         self.request_bytes = request_bytes
         self.header_bytes = header_bytes
+        self.url_bytes = url_bytes
         self._max_waiting = max_waiting
         self._http2 = http2
+        self.heed = heed
         self.timeout = timeout
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -175,20 +195,21 @@ class PushSite(server.Site):
             if len(self._deadlines) > self._max_waiting:
                 # The one that has waited longest has the best reason to go.
                 self.counts.limited["max_waiting"] += 1
-                self._end_of(self._deadlines.pop())
+                self._end_of(self._deadlines.first())
 
     def expect_end(self, connection: _Connection) -> None:
         """A client must go now."""
-        self._deadlines.cancel(connection)
+        self._deadlines.pop(connection, None)
         self._wheel.set(connection, self._clock.seconds() + _CLOSE_TIMEOUT)
 
     def expect_nothing(self, connection: _Connection) -> None:
         """A client has its time."""
-        self._deadlines.cancel(connection)
+        self._deadlines.pop(connection, None)
 
     def forget(self, connection: _Connection) -> None:
         """A client is gone."""
-        self._deadlines.cancel(connection)
+        self._deadlines.pop(connection, None)
+        self.incoming.drop(connection)
         self._wheel.cancel(connection)
 
     def close_idle(self) -> None:
@@ -225,6 +246,19 @@ class PushSite(server.Site):
         """Something of ours went wrong."""
         self._log.failure("{doing} failed", doing=doing)
 
+    def read_line(self, line: bytes) -> tuple[bytes, bytes] | None:
+        """Read the first line of a request: return its method and target if it is plain, and none of twisted.web's."""
+        known = self._known_lines.get(line)
+        if known is None:
+            known = read_line(line)
+            if known is None or self.is_other(known[1]):
+                return None
+            if b"?" not in line and len(line) <= _MAX_KNOWN_LINE:
+                if len(self._known_lines) >= _MAX_KNOWN:
+                    self._known_lines.clear()
+                self._known_lines[line] = known
+        return known
+
     def read_fields(self, block: bytes) -> PlainFields | None:
         """
         Read the header fields of a request; return nothing if they are not plain.
@@ -239,8 +273,17 @@ class PushSite(server.Site):
         if plain is not None and not plain.upgrades and len(block) <= _MAX_KNOWN_SIZE and not _has_token(plain):
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
+            plain.fields.is_shared = True
             self._known[block] = plain
         return plain
+
+    def remember(self, data: bytes, method: bytes, uri: bytes, plain: PlainFields) -> None:
+        """Keep what was read of a request if it may come again: many polls do, and what watches this server asks."""
+        if plain.fields.is_shared and plain.persists and method == b"GET" and len(data) <= _MAX_KNOWN_SIZE:
+            if len(self.known_requests) >= _MAX_KNOWN:
+                self.known_requests.clear()
+            if b"token=" not in uri:
+                self.known_requests[data] = (method, uri, plain.fields)
 
     def parser(self) -> RequestParser:
         """Return a parser between two requests."""
@@ -267,4 +310,4 @@ class PushSite(server.Site):
 
 def _has_token(plain: PlainFields) -> bool:
     """Tell whether fields are a client's own, and not to be kept."""
-    return plain.fields.hasHeader(b"authorization") or plain.fields.hasHeader(b"cookie")
+    return any(map(plain.fields.hasHeader, (b"authorization", b"cookie", b"x-api-key")))

@@ -16,7 +16,7 @@ from rtpush.registry.connection import Connection
 from rtpush.registry.credentials import Credentials
 from rtpush.registry.node import Node
 from rtpush.transports.endpoint import Endpoint
-from rtpush.transports.following import Following, follow, following_of, refuse
+from rtpush.transports.following import Following, follow, following_of, initial_data, refuse
 from rtpush.transports.http import Request, abort, address_of, peer_of, when_over
 from rtpush.transports.query import query_of
 from rtpush.transports.tokens import with_credentials
@@ -74,7 +74,11 @@ class SseResource(Endpoint):
         following = following_of(request, query)
         form = SSE_ENVELOPE if query.one("envelope") == "1" else SSE
         return with_credentials(
-            self._node, request, query, lambda credentials: self._begin(request, peer, following, form, credentials)
+            self._node,
+            request,
+            query,
+            lambda credentials: self._begin(request, peer, following, form, credentials),
+            "sse",
         )
 
     def _begin(
@@ -110,6 +114,7 @@ class SseResource(Endpoint):
             "connection": connection.id,
             "cursor": cursor,
             "recovered": all(each.recovered for each in subscribed),
+            **initial_data(connection, subscribed),
         }
         connection.deliver(
             sse.retry(self._node.backoff.delay(0, self._node.chance()))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -35,6 +36,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rtpush.transports.polling import Polling
+
 __all__ = ["Address", "Stream", "address_of"]
 
 Address = IPv4Address | IPv6Address | UNIXAddress
@@ -56,7 +59,10 @@ _NOBODY: dict[int, Any] = {socket.AF_INET: ("0.0.0.0", 0), socket.AF_INET6: ("::
 #: What waits where nothing more is written: a list, so that a write looks further.
 _NOTHING: list[bytes | memoryview] = []
 
-_write = os.write
+#: The most bytes that are kept for the end of a turn.
+_MAX_GATHERED = 16384
+
+_read, _write = os.read, os.write
 
 #: Close with a reset.
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -159,9 +165,31 @@ class Stream:
                 return
             self._waiting.append(data)
             self._size += len(data)
+            if self._size > _BUFFER_SIZE and not self.events & select.EPOLLOUT and isinstance(self.reactor, Polling):
+                # It is kept for the end of the turn, and too much for that.
+                self.flush()
+                return
         if self._size > _BUFFER_SIZE and self._producer is not None and not self._is_pulled:
             self._is_paused = True
             self._producer.pauseProducing()
+
+    def write_soon(self, data: bytes) -> None:
+        """Write bytes at the end of this turn, with those of other connections, if there are not many."""
+        if self._waiting is None and len(data) <= _MAX_GATHERED and isinstance(self.reactor, Polling):
+            self._waiting = [data]
+            self._size = len(data)
+            if self.reactor.gather(self):
+                return
+            self._waiting = None
+        self.write(data)
+
+    def flush(self) -> None:
+        """Write what :meth:`write_soon` was given, and what came after it."""
+        waiting = self._waiting
+        if waiting is None or self._is_mute or self.events & select.EPOLLOUT:
+            return
+        self._waiting, self._size = None, 0
+        self.write(b"".join(waiting))
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write some pieces as one."""
@@ -270,19 +298,28 @@ class Stream:
         return type(self.protocol).__name__
 
     def doRead(self) -> Any:
+        data = self.read()
+        if isinstance(data, bytes):
+            self.take(data)
+            return None
+        return data
+
+    def read(self) -> bytes | Exception | None:
+        """Return what has come: nothing if that is nothing, or why no more can come."""
         if self.disconnecting:
             return None
         try:
-            data = os.read(self._fd, _BUFFER_SIZE)
+            data = _read(self._fd, _BUFFER_SIZE)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
-        if not data:
-            return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
-        assert self.protocol is not None
-        self.protocol.dataReceived(data)
-        return None
+        return data or (CONNECTION_LOST if self._is_reset else CONNECTION_DONE)
+
+    def take(self, data: bytes) -> None:
+        """Give what :meth:`read` has returned to the protocol, unless the connection has been ended since."""
+        if not self.disconnecting and self.protocol is not None:
+            self.protocol.dataReceived(data)
 
     def doWrite(self) -> Any:
         if self._is_mute:
@@ -356,7 +393,7 @@ class Stream:
 
     def _failed(self, what: str) -> None:
         failure = Failure()
-        self._log.failure("a protocol cannot take {what}", failure=failure, what=what)
+        self._log.failure("a protocol cannot take {what} of {peer}", failure=failure, what=what, peer=self.getPeer())
         self.connectionLost(failure)
 
     def _fall_silent(self) -> None:

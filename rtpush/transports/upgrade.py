@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from twisted.web.server import NOT_DONE_YET
@@ -16,9 +17,10 @@ from rtpush.transports.endpoint import Endpoint
 from rtpush.transports.following import Following, following_of
 from rtpush.transports.front import HttpConnection
 from rtpush.transports.handshake import Deflate, check_upgrade, choose_deflate, header_items, response_head
+from rtpush.transports.hooked import HookedWebSocket
 from rtpush.transports.http import Request, peer_of
-from rtpush.transports.query import query_of
-from rtpush.transports.tokens import with_credentials
+from rtpush.transports.query import Query, query_of
+from rtpush.transports.tokens import guest_of, with_credentials, with_tokens
 from rtpush.transports.web import HttpChannel
 from rtpush.transports.websocket import CommandWebSocket, EchoWebSocket, PushWebSocket, RawWebSocket, configured
 
@@ -52,8 +54,7 @@ class _Upgrade(Endpoint):
         offered = header_items(request, b"sec-websocket-protocol")
         subprotocol = next((name for name in SUBPROTOCOLS if name in offered), None)
         head = response_head(key, subprotocol, deflate)
-        return with_credentials(
-            self._node,
+        return self.identify(
             request,
             query_of(request),
             lambda credentials: self._open(
@@ -85,6 +86,12 @@ class _Upgrade(Endpoint):
             channel.pass_on()
         return NOT_DONE_YET
 
+    def identify(
+        self, request: Request, query: Query, then: Callable[[Credentials | None], bytes | int]
+    ) -> bytes | int:
+        """Find out who asks, and go on with that."""
+        return with_tokens(self._node, request, query, then)
+
     def build(
         self, request: Request, subprotocol: str | None, deflate: Deflate, credentials: Credentials | None
     ) -> tuple[PushWebSocket, Following | None, Credentials | None]:
@@ -103,7 +110,16 @@ class WebSocketResource(_Upgrade):
         super().__init__(node, origins, compression=compression)
         # A command holds more than the message that it publishes: names, and escapes or base64 of the payload.
         self._commands = configured(CommandWebSocket, node.limits.request_bytes)
+        self._hooked = configured(HookedWebSocket, node.limits.request_bytes)
         self._raw = configured(RawWebSocket, node.limits.message_bytes)
+
+    def identify(
+        self, request: Request, query: Query, then: Callable[[Credentials | None], bytes | int]
+    ) -> bytes | int:
+        # Without channels the application is asked when the client says who it is, by its first command.
+        if query.several("channel"):
+            return with_credentials(self._node, request, query, then, "websocket")
+        return super().identify(request, query, then)
 
     def build(
         self, request: Request, subprotocol: str | None, deflate: Deflate, credentials: Credentials | None
@@ -119,6 +135,11 @@ class WebSocketResource(_Upgrade):
                 raise RtpushError(ErrorCode.BAD_REQUEST, "rtpush.raw carries one channel: expected ?channel=NAME")
             return self._raw(_raw_form(deflate.window_bits), deflate), following, credentials
         codec = MSGPACK if subprotocol == "rtpush.v1.msgpack" else JSON
+        if self._node.hooks is not None:
+            hooked = self._hooked(_form(codec, deflate.window_bits), deflate)
+            known = None if credentials is None else credentials.guest
+            hooked.guest = known or guest_of(self._node, request, query, "websocket")
+            return hooked, following, credentials
         return self._commands(_form(codec, deflate.window_bits), deflate), following, credentials
 
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from rtpush.errors import ErrorCode, RtpushError
-from rtpush.transports.http import abort, answer_error, internal_error, log_failed, nothing_at
+from rtpush.transports.http import abort, answer_error, check_request, internal_error, log_failed, nothing_at
 from rtpush.transports.parser import DISCARD_FACTOR
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["HttpChannel", "PushRequest"]
 
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
 
 
 class HttpChannel(http.HTTPChannel):
@@ -59,6 +64,26 @@ class HttpChannel(http.HTTPChannel):
         if not self.line_mode:
             super().resetTimeout()  # type: ignore[no-untyped-call]
 
+    def headerReceived(self, line: bytes) -> bool:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
+            # There is no other (RFC 9112 section 7); twisted.web ignores "identity", and who does not is led astray.
+            line = b""
+        valid: bool = super().headerReceived(line)  # type: ignore[no-untyped-call]
+        return valid
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        # twisted.web would close without a word.
+        transport: Any = self.transport
+        self.site.counts.limited["header_bytes"] += 1
+        transport.write(_HEAD_TOO_LARGE)
+        transport.loseConnection()
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
+        # Without the version of Twisted.
+        headers.setRawHeaders(b"server", [b"rtpush"])
+        super().writeHeaders(version, code, reason, headers)  # type: ignore[no-untyped-call]
+
     def rawDataReceived(self, data: bytes) -> None:
         if self._upgraded is not None:
             # What came in the same segment as the request's head.
@@ -76,6 +101,7 @@ class PushRequest(server.Request):
         # Twisted has no types for these.
         def write(self, data: bytes) -> None: ...
         def finish(self) -> None: ...
+        def setHeader(self, name: bytes, value: bytes) -> None: ...
 
     _received = 0
     _too_large = False
@@ -105,11 +131,37 @@ class PushRequest(server.Request):
             self._refuse(
                 RtpushError(ErrorCode.MESSAGE_TOO_LARGE, f"the body is too large: expected {limit} bytes at most")
             )
+        elif len(self.requestHeaders.getRawHeaders(b"host", ())) != 1 and self.clientproto != b"HTTP/1.0":
+            self.setHeader(b"connection", b"close")
+            self.channel.persistent = False
+            self._refuse(RtpushError(ErrorCode.BAD_REQUEST, "expected one Host header"))
         elif b"%" in self.path and not _is_text(unquote_to_bytes(self.path)):
             # Files have no such names, but those who look for them there would stumble.
-            self._refuse(nothing_at(self))
+            try:
+                check_request(self)
+                raise nothing_at(self)
+            except RtpushError as error:
+                self._refuse(error)
         else:
             super().process()  # type: ignore[no-untyped-call]
+
+    def setLastModified(self, when: float) -> object:
+        try:
+            return super().setLastModified(when)  # type: ignore[no-untyped-call]
+        except (ArithmeticError, LookupError):
+            # What is no date counts for nothing (RFC 9110 section 13.1.3); twisted.web stumbles over some of them.
+            return None
+
+    def render(self, resrc: Any) -> None:
+        body = resrc.render(self) if self.method == b"HEAD" else None
+        if body is None:
+            super().render(resrc)  # type: ignore[no-untyped-call]
+        elif body is not server.NOT_DONE_YET:
+            # twisted.web would log each one that has a body, with its query.
+            if body:
+                self.setHeader(b"content-length", b"%d" % len(body))
+            self.write(b"")
+            self.finish()
 
     def _refuse(self, error: RtpushError) -> None:
         self.write(answer_error(self, error))

@@ -14,7 +14,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from autobahn.util import encode_truncate
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -103,6 +103,9 @@ class PushWebSocket(WebSocketServerProtocol):
     #: How many commands may still be done in this turn, while much that came at once is looked at.
     _left: int | None = None
 
+    #: How many bytes have come of a message that is not complete.
+    _held = 0
+
     _head = b""
     _perMessageCompress: Any = None
     window_bits = 0
@@ -183,20 +186,38 @@ class PushWebSocket(WebSocketServerProtocol):
             return
         if len(data) <= _MUCH:
             super().dataReceived(data)
-            return
-        self._left = _AT_ONCE
-        super().dataReceived(data)
-        self._left = None
+        else:
+            self._left = _AT_ONCE
+            super().dataReceived(data)
+            self._left = None
+        if self.inside_message or self.current_frame is not None:
+            self._held += len(data)
+            self.connection.node.incoming.hold(self, self._held)
+        elif self._held:
+            del self._held
+            self.connection.node.incoming.drop(self)
 
     def connectionLost(self, reason: Failure = Failure(Exception())) -> None:  # noqa: B008
         self.state = self.STATE_CLOSED
+        self.connection.node.incoming.drop(self)
         self.connection.lost()
+
+    def give_up(self) -> None:
+        """Drop what has come of a message, since that of all connections is too much."""
+        self._fail_connection(Disconnect.TRY_AGAIN_LATER.code, Disconnect.TRY_AGAIN_LATER.reason)
+        # After a failure nothing is added to it.
+        self.message_data, self.frame_data = [], []
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._waiting is None:
             self._work([self.message(payload, isBinary)])
         else:
             self._waiting.append(self.message(payload, isBinary))
+
+    def onPing(self, payload: bytes) -> None:
+        # The answer to it is work, too.
+        if not self.connection.node.limiter.of_talk or self.may(None, publishes=False):
+            super().onPing(payload)
 
     def _work(self, waiting: list[Iterator[None]]) -> None:
         """Do commands in their order, and keep those that must wait: also when they are so many that others would."""
@@ -231,6 +252,11 @@ class PushWebSocket(WebSocketServerProtocol):
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         if self._head:
             self._write_head(b"")
+        if self.connection.credentials is not None:
+            of_client: Any = self
+            reason = of_client.remoteCloseReason if isReply else (reasonUtf8 or b"").decode("utf-8", "replace")
+            # Without a code it is 1005 (RFC 6455 section 7.4.1).
+            self.connection.credentials.ends_by((of_client.remoteCloseCode if isReply else code) or 1005, reason or "")
         super().sendCloseFrame(code, reasonUtf8, isReply)
         if self.failedByMe:
             self._end_writing()
@@ -278,6 +304,14 @@ class PushWebSocket(WebSocketServerProtocol):
         else:
             self._close_for_too_much()
         return False
+
+    def give_way(self) -> None:
+        """Take no more of the client until it has its answers, if others wait for the application."""
+        hooks, credentials = self.connection.node.hooks, self.connection.credentials
+        if hooks is not None and hooks.is_busy and credentials is not None and credentials.guest is not None:
+            line = credentials.guest.line
+            if line.is_busy:
+                self.connection.doing(line.put(succeed(None)), alone=True)
 
     def told_too_much(self, id_: int | None, error: RtpushError) -> None:
         """Tell the client that a command was not done, since there are too many."""
@@ -398,6 +432,11 @@ class CommandWebSocket(PushWebSocket):
             self.connection.doing(checked, alone=True)
 
     def _connect(self, request: Request, info: bytes, grant: Grant | None = None) -> None:
+        self._identify(info, grant)
+        self._welcome(request)
+
+    def _identify(self, info: bytes, grant: Grant | None) -> None:
+        """Take what the client shows and says of itself."""
         connection = self.connection
         if grant is not None and grant.channel:
             raise RtpushError(ErrorCode.INVALID_TOKEN, "this token is for one channel: it opens no connection")
@@ -411,11 +450,15 @@ class CommandWebSocket(PushWebSocket):
                 connection.credentials.replace(grant)
         elif connection.credentials is not None:
             connection.credentials.attach(connection)
+
+    def _welcome(self, request: Request, **more: Any) -> None:
+        connection = self.connection
         content = {
             "connection": connection.id,
             "node": connection.node.name,
             "heartbeat": connection.node.heartbeat,
             "version": rtpush.__version__,
+            **more,
         }
         connection.deliver(self.form.object(_with_id(request.id, "connect", content)))
 
@@ -509,6 +552,8 @@ class RawWebSocket(PushWebSocket):
         )
         published.addErrback(self._not_followed)
         self.connection.doing(published)
+        if self.connection.node.hooks is not None:
+            self.give_way()
         yield
 
 

@@ -430,3 +430,29 @@ class ModelTests(SynchronousTestCase):
     def test_against_model(self) -> None:
         """Any sequence of operations gives what plain lists give."""
         run_state_machine_as_test(MemoryAgainstModel, settings=settings(max_examples=40, stateful_step_count=30))
+
+
+class RoomTests(SynchronousTestCase):
+    """How many channels it remembers."""
+
+    def test_full(self) -> None:
+        """Beyond the bound there are no new channels, until an old one is forgotten; all goes on in those that are."""
+        clock = Clock()
+        broker = MemoryBroker(clock, NAMESPACES, position_ttl=100.0, idempotency_window=0.0, max_channels=2)
+        self.successResultOf(broker.start(Receiver()))
+        self.addCleanup(broker.stop)
+
+        def publish(channel: str) -> Deferred[Position | None]:
+            return broker.publish(publication(channel, 1))
+
+        self.successResultOf(publish("h:a"))
+        self.successResultOf(broker.subscribe("h:b"))
+        history, joined = broker.history("h:e", None, 1), broker.join("h:f", ANN)
+        for failed in (publish("h:c"), broker.subscribe("h:d"), history, joined):
+            error = self.failureResultOf(failed, RtpushError).value
+            self.assertIs(error.kind, ErrorCode.UNAVAILABLE)
+        self.successResultOf(publish("h:a"))
+        self.successResultOf(publish("h:b"))
+        clock.pump([1.0] * 1000)
+        self.assertEqual(len(broker), 1)
+        self.successResultOf(publish("h:c"))

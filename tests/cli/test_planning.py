@@ -109,6 +109,21 @@ class TokenTests(ProgramCase):
         self.assertEqual(process.code, 1)
         self.assertIn(b"this token would be refused: the token's issuer", process.err)
 
+    async def test_calls(self) -> None:
+        """One for the server API names the calls that it opens."""
+        process = await self.run_it(
+            *("token", "make", "--json", "--auth-key", AUTH_KEY, "--api", "publish, history", "--channel", "a=publish")
+        )
+        made = json.loads(process.out)
+        self.assertEqual(made["claims"]["api"], ["publish", "history"])
+        process = await self.run_it("token", "check", "--auth-key", AUTH_KEY, made["token"])
+        self.assertRegex(process.out, rb"in a +publish\ncalls +history, publish\n")
+        process = await self.run_it("token", "make", "--auth-key", AUTH_KEY, "--api", "publish,")
+        self.assertEqual(process.code, 2)
+        self.assertIn(b"expected names of calls", process.err)
+        process = await self.run_it("token", "make", "--auth-key", AUTH_KEY, "--api", "*", "--only-channel", "a")
+        self.assertEqual(process.code, 1)
+
     async def test_no_key(self) -> None:
         """A key that is not there, or cannot be used, is told without the key."""
         process = await self.run_it("token", "make", "--auth-key", "k1 HS256 secret")

@@ -23,7 +23,7 @@ class OutboxTests(SynchronousTestCase):
 
     def add(self, name: str = "publish", *, again: bool = True) -> Command:
         """Add a command."""
-        return self.outbox.add(name, b"{}", again=again)
+        return self.outbox.add(name, b"{}", channel="a", again=again)
 
     def test_sent_once(self) -> None:
         """What was sent on this connection is not sent again on it."""

@@ -151,6 +151,31 @@ class StrangerTests(TestCase):
 
         self.assertEqual(await self._beside(server, attack), [1009] * 10)
 
+    async def test_tiny(self) -> None:
+        """What is tiny takes many times its size when it is read: of twenty megabytes of it little waits to be done."""
+        server = await self._server()
+
+        def attack(port: int) -> int:
+            payload = b"[" + b"1," * 500_000 + b"1]"
+            head = bytes([0x81, 0x80 | 127]) + len(payload).to_bytes(8, "big") + bytes(4)
+            deaf = []
+            for _ in range(20):
+                connection, _status = open_websocket(port, handshake("/ws", {}), receive_buffer=4096)
+                connection.sendall(head + payload)
+                deaf.append(connection)
+            waits = get("/poll", {"channel": "few:a"}, Expect="x")
+            for _ in range(20):
+                connection = connected(port)
+                connection.sendall(waits + get("/nothing", {}, Expect="x") * 1000)
+                deaf.append(connection)
+            # When the last ones are answered, all are read.
+            late, status = open_websocket(port, handshake("/ws", {}))
+            for connection in (*deaf, late):
+                connection.close()
+            return status
+
+        self.assertEqual(await self._beside(server, attack), 101)
+
     async def test_channels(self) -> None:
         """Ten thousand channels in one message: so many are followed as may be, and all others refused."""
         server = await self._server()

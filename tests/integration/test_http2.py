@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from hyperframe.frame import PingFrame, SettingsFrame
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.auth.makers import SECRET, hs, oct_token
 from tests.support.browser import Browser
 from tests.support.certificates import issue
 from tests.support.http2 import Http2Client
@@ -100,6 +102,41 @@ class EndpointTests(_Http2TestCase):
             self.assertEqual((head.status, head.body), (200, b""))
         refused = await client.get("*", method="OPTIONS")
         self.assertEqual(refused.status, 400)
+        self.is_quiet()
+
+    async def test_tokens(self) -> None:
+        """Bad tokens are refused on a stream as elsewhere, and the connection goes on; a good one is not."""
+        rights = {"subscribe": "token", "publish": "token", "read_history": "token", "history_size": 10}
+        _, port = await self.start({"auth": {"keys": f"hs HS256 {SECRET.decode()}"}, "namespace:rights": rights})
+        client = await Http2Client.connect(self, port)
+        later = time.time() + 100
+        may = {"rights:a": ["subscribe", "history"]}
+        good = hs(exp=later, channels=may)
+        history = b'{"history":{"channel":"rights:a"}}'
+        for token, status, name in (
+            (hs(exp=later - 200), 401, b"token_expired"),
+            (hs(exp=later, nbf=later), 401, b"invalid_token"),
+            (hs(exp=later, aud="them"), 401, b"invalid_token"),
+            (oct_token({"alg": "none"}, {"exp": later}), 401, b"invalid_token"),
+            (oct_token({"alg": "HS256", "kid": "other"}, {"exp": later}), 401, b"invalid_token"),
+            (good[:-10], 401, b"invalid_token"),
+            (hs(exp=later, channels={"rights:b": ["subscribe"]}), 403, b"permission_denied"),
+            (None, 401, b"unauthorized"),
+        ):
+            fields = [] if token is None else [("authorization", f"Bearer {token.decode()}")]
+            for path, body in (
+                ("/sse?channel=rights:a", None),
+                ("/poll?channel=rights:a", None),
+                ("/poll?channel=rights:a&timeout=0", None),
+                ("/emit", history),
+            ):
+                answer = await client.get(path, body, fields=fields)
+                self.assertEqual(answer.status, status, (token, path))
+                self.assertIn(name, answer.body)
+        fields = [("authorization", f"Bearer {good.decode()}")]
+        self.assertEqual((await client.get("/poll?channel=rights:a&timeout=0", fields=fields)).status, 200)
+        self.assertEqual((await client.get("/emit", history, fields=fields)).status, 200)
+        await client.follow("/sse?channel=rights:a", fields=fields)
         self.is_quiet()
 
     async def test_curl(self) -> None:

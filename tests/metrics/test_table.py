@@ -40,6 +40,8 @@ class TableTests(SynchronousTestCase):
     def test_labels(self) -> None:
         """No label is for channels, clients or anything else of which there may be any number."""
         labels = {label for metric in METRICS for label in metric.labels}
-        bounded = {"transport", "state", "code", "reason", "road", "namespace", "outcome", "policy", "server", "limit"}
+        bounded = {
+            "transport", "state", "code", "reason", "road", "namespace", "outcome", "policy", "server", "limit", "event"
+        }
         self.assertEqual(labels - bounded, {"node", "version", "generation"})
         self.assertNotIn(WORKER, labels)

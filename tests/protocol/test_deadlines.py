@@ -32,10 +32,11 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(self.deadlines.expire(14), ["a"])
 
     def test_cancel(self) -> None:
-        """What is cancelled does not pass; to cancel what is not there is nothing."""
-        self.deadlines.cancel("b")
-        self.deadlines.cancel("x")
-        self.assertEqual(self.deadlines.expire(100), ["a", "c", "d"])
+        """What is taken out does not pass; the first one can be taken out at once."""
+        self.deadlines.pop("b", None)
+        self.deadlines.pop("x", None)
+        self.assertEqual(self.deadlines.first(), "a")
+        self.assertEqual(self.deadlines.expire(100), ["c", "d"])
 
     def test_hasten(self) -> None:
         """Those that are later come earlier, those that are not stay."""

@@ -112,19 +112,24 @@ class LimiterTests(SynchronousTestCase):
             limiter.ask("127.0.0.1", publishes=True)
 
     def test_change(self) -> None:
-        """With other limits one begins anew; connections that were counted are, still."""
+        """With other limits one begins anew; connections that are there count, also those that came uncounted."""
         limiter = self.limiter(command_rate=1, connections_per_ip=1)
         one: Any = _Talker("203.0.113.7")
         limiter.enter(one.peer, 0)
         for _ in range(5):
             limiter.hear(one, publishes=False)
-        limiter.change(Limits(command_rate=1, connections_per_ip=1))
+        limiter.change(Limits(command_rate=1, connections_per_ip=1), [one])
         self.assertTrue(limiter.hear(one, publishes=False))
         self.refused("connections_per_ip", limiter.enter, one.peer, 0)
-        limiter.change(Limits())
-        limiter.leave(one)
-        limiter.change(Limits(connections_per_ip=1))
-        limiter.enter(one.peer, 0)
+        limiter.change(Limits(), [one])
+        other: Any = _Talker("203.0.113.7")
+        limiter.enter(other.peer, 1)
+        limiter.change(Limits(connections_per_ip=2), [one, other])
+        for gone in (one, other):
+            self.refused("connections_per_ip", limiter.enter, one.peer, 0)
+            limiter.leave(gone)
+            limiter.enter(one.peer, 0)
+        self.assertEqual(limiter._hosts[one.peer].connections, 2)
 
     def test_silent(self) -> None:
         """Of connections that talk no more nothing is kept; of those that are gone at once."""

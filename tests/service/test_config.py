@@ -16,7 +16,8 @@ from rtpush.protocol.backoff import Backoff
 from rtpush.protocol.channel import Access, Namespace, SlowReader
 from rtpush.protocol.limits import Limits
 from rtpush.service import config, ini
-from rtpush.service.schema import AUTO, NAMESPACE, SECTIONS
+from rtpush.service.schema import NAMESPACE, SECTIONS
+from rtpush.service.settings.serving import AUTO
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -100,6 +101,13 @@ _BAD = (
     (_LISTEN + "[limits]\nmessage_bytes = 2000000", 4, "expected at most request_bytes, which is 1048576"),
     (_LISTEN + "[api]\nopen = yes", 4, "[api] open: 'yes'", "expected no", "'tcp:8080'", "interface=127.0.0.1"),
     # Tokens.
+    (_LISTEN + "[api]\ntokens = yes", 4, "[api] tokens: expected keys", "[auth]"),
+    (
+        _LISTEN + f"[auth]\nkeys = k HS256 {32 * 'x'}\n[api]\nkeys = eyJ0eXAiOiJKV1QifQ.e30.x\ntokens = yes",
+        6,
+        "[api] keys: one of them looks like a token",
+        "taken for one",
+    ),
     (_LISTEN + "[auth]\nkeys = k HS256 xxx", 4, "[auth] keys: a value of 11 characters", "3 bytes is too short"),
     (_LISTEN + "[auth]\nkeys = k HS256", 4, "an id, an algorithm and a key, with spaces between them"),
     (_LISTEN + "[auth]\nkeys = k none x", 4, "the algorithm is one of HS256"),

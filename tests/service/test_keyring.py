@@ -17,7 +17,7 @@ from rtpush.auth.tokens import make_token
 from rtpush.errors import ErrorCode, RtpushError
 from rtpush.service.fetching import FetchError
 from rtpush.service.keyring import Keyring
-from rtpush.service.schema import Auth
+from rtpush.service.settings.access import Auth
 from tests.auth.makers import SECRET, private_key, private_pem, public_pem
 
 NOW = 1_800_000_000

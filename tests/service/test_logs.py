@@ -18,7 +18,7 @@ from rtpush.service import logs
 from rtpush.service.config import ConfigError, parse
 from rtpush.service.loglines import RELAYED, LogLine, as_text
 from rtpush.service.repeats import Repeats
-from rtpush.service.schema import Log
+from rtpush.service.settings.watching import Log
 
 _CONFIG = "[server]\nlisten = tcp:0:interface=127.0.0.1\nnode = n1\n"
 

@@ -180,6 +180,16 @@ class PortTests(SynchronousTestCase):
         self.port.doRead()
         self.assertEqual(self.factory.made, 1)
 
+    def test_served_before_there_was_no_room(self) -> None:
+        """Those that were accepted before the descriptors ran out, in the same go, are served."""
+        no_room = OSError(errno.EMFILE, "Too many open files")
+        self.socket.waiting = [self.fd] * 4 + [no_room, self.fd, self.fd, no_room]
+        for _ in range(3):
+            self.port.doRead()
+        self.assertEqual((self.reactor.readers & {self.port}, self.factory.made), (set(), 4))
+        self.port.accept_waiting()
+        self.assertEqual(self.factory.made, 6)
+
     def test_stop_without_room(self) -> None:
         """When it is stopped meanwhile, nothing is left of it."""
         self.socket.waiting = [OSError(errno.ENFILE, "Too many open files in system")]

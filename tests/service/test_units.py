@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rtpush.service.schema import Server
+from rtpush.service.settings.serving import Server
 from tests.support.processes import program
 from tests.support.shipped import CONF
 

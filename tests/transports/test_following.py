@@ -105,7 +105,7 @@ class CursorTests(SocketTestCase):
             "k:١",
             "k\0:1",
             "k" * 33 + ":1",
-            "k:1," * 3000,
+            "k:1," * 1500,
         ):
             self.assertEqual(self.begins_at({"cursor": cursor}), "bad_cursor", cursor)
         for header in ("x", "k:1,k:2", "\xe9:1"):

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from h2 import events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import (
@@ -26,66 +23,10 @@ from hypothesis import strategies as st
 
 from rtpush.transports.http2 import Http2Connection
 from rtpush.transports.http2_stream import Http2Stream, StreamRequest
+from tests.transports.http2 import Http2Client
 from tests.transports.serving import ServedTestCase, Wire, instances_of
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-
-class _Client:
-    """A client that takes all that comes, unless it is told not to."""
-
-    def __init__(self, test: ServedTestCase, *, window: int = 65535) -> None:
-        self.test = test
-        self.wire = Wire(test.clock, 40000)
-        self.machine = H2Connection(H2Configuration(header_encoding="utf-8"))
-        self.machine.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
-        self.machine.local_settings.acknowledge()
-        self.bodies: dict[int, bytes] = {}
-        self.order: list[int] = []
-        self.statuses: dict[int, str] = {}
-        self.ended: set[int] = set()
-        self.resets: dict[int, Any] = {}
-        self.goaway: Any = None
-        self._read = 0
-        self.wire.protocol = test.site.build_http2("")
-        self.wire.protocol.makeConnection(self.wire)
-        self.machine.initiate_connection()
-        self.flush()
-
-    def ask(self, path: str, body: bytes | None = None, *, method: str = "GET", is_all: bool = True) -> int:
-        """Send a request; return the id of its stream."""
-        id_ = self.machine.get_next_available_stream_id()
-        self.bodies[id_] = b""
-        head = [(":method", method), (":scheme", "https"), (":authority", "a"), (":path", path)]
-        self.machine.send_headers(id_, head, end_stream=body is None and is_all)
-        if body is not None:
-            self.machine.send_data(id_, body, end_stream=is_all)
-        self.flush()
-        return id_
-
-    def flush(self) -> None:
-        """Send what is to be sent, and look at what comes."""
-        self.wire.come(self.machine.data_to_send())
-        self.look()
-
-    def look(self) -> None:
-        """Look at what has come."""
-        self.test.clock.advance(0)
-        data = bytes(self.wire.sent[self._read :])
-        self._read += len(data)
-        for event in self.machine.receive_data(data):
-            id_ = getattr(event, "stream_id", 0)
-            if isinstance(event, events.ResponseReceived):
-                self.statuses[id_] = dict(event.headers)[":status"]
-            elif isinstance(event, events.DataReceived):
-                self.bodies[id_] += event.data
-                self.order.append(id_)
-            elif isinstance(event, events.StreamEnded):
-                self.ended.add(id_)
-            elif isinstance(event, events.StreamReset):
-                self.resets[id_] = event.error_code
-            elif isinstance(event, events.ConnectionTerminated):
-                self.goaway = event.error_code
 
 
 class Http2Tests(ServedTestCase):
@@ -95,7 +36,7 @@ class Http2Tests(ServedTestCase):
 
     def test_turns(self) -> None:
         """Large answers come a frame of each in turns; the room of the connection is what they have together."""
-        client = _Client(self)
+        client = Http2Client(self)
         ids = [client.ask("/client/rtpush.js") for _ in range(3)]
         self.assertEqual(sum(map(len, client.bodies.values())), 65535)
         client.order.clear()
@@ -108,7 +49,7 @@ class Http2Tests(ServedTestCase):
 
     def test_no_room(self) -> None:
         """An answer for which there is no room waits without any work; what waits too long is cancelled."""
-        client = _Client(self, window=0)
+        client = Http2Client(self, window=0)
         id_, stream = client.ask("/healthz"), client.ask("/sse?channel=demo:a")
         self.assertEqual((client.statuses[id_], client.bodies[id_]), ("200", b""))
         calls = [call for call in self.clock.getDelayedCalls() if call.getTime() <= self.clock.seconds()]
@@ -125,7 +66,7 @@ class Http2Tests(ServedTestCase):
 
     def test_early_room(self) -> None:
         """The rest comes as soon as there is room for it, by a larger window for all too."""
-        client = _Client(self, window=4)
+        client = Http2Client(self, window=4)
         id_ = client.ask("/healthz")
         self.assertEqual(client.bodies[id_], b'{"ok')
         client.machine.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1000})
@@ -135,7 +76,7 @@ class Http2Tests(ServedTestCase):
 
     def test_stuck(self) -> None:
         """A client that reads nothing is not read from either; afterwards all goes on."""
-        client = _Client(self)
+        client = Http2Client(self)
         stream = client.ask("/sse?channel=demo:a")
         client.wire.stick()
         self.publish("demo:a", 1)
@@ -152,7 +93,7 @@ class Http2Tests(ServedTestCase):
         # Other tests may have left some.
         kinds = (Http2Connection, Http2Stream, StreamRequest)
         before = instances_of(*kinds)
-        client = _Client(self)
+        client = Http2Client(self)
         for _ in range(5):
             client.ask("/sse?channel=demo:a")
         client.ask("/api/v1/publish", b"{", method="POST", is_all=False)
@@ -166,7 +107,7 @@ class Http2Tests(ServedTestCase):
 
     def test_answered_early(self) -> None:
         """What a client goes on to send of a cancelled request is nobody's."""
-        client = _Client(self)
+        client = Http2Client(self)
         id_ = client.ask("/api/v1/publish", b"x" * 16000, method="POST", is_all=False)
         self.pump(30.0, 0.5)
         client.look()
@@ -177,7 +118,7 @@ class Http2Tests(ServedTestCase):
 
     def test_no_path(self) -> None:
         """A path that is none is refused, with the rest of its request."""
-        client = _Client(self)
+        client = Http2Client(self)
         id_ = client.ask("nowhere", b"x", method="POST", is_all=False)
         self.assertEqual(client.statuses[id_], "400")
         self.assertEqual(client.resets, {id_: ErrorCodes.NO_ERROR})

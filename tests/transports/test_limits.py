@@ -8,8 +8,9 @@ from typing import Any
 from rtpush.protocol.addresses import TrustedProxies
 from rtpush.service.config import parse
 from rtpush.transports.proxied import ProxiedFactory
+from tests.transports.http2 import Http2Client
 from tests.transports.serving import CONFIG, Client, ServedTestCase, Wire, target
-from tests.transports.sockets import BINARY, HANDSHAKE, TEXT, SocketTestCase, close_frame, frame
+from tests.transports.sockets import BINARY, HANDSHAKE, PING, PONG, TEXT, SocketTestCase, close_frame, frame
 from tests.transports.test_tokens import TokenTestCase
 
 _STAYING: list[tuple[str, dict[str, str]]] = [
@@ -215,6 +216,15 @@ class TalkTests(SocketTestCase):
             [reply["error"]["name"] for reply in socket.heard()], ["bad_request"] * 20 + ["limit_exceeded"] * 10
         )
 
+    def test_pings(self) -> None:
+        """So do pings."""
+        socket = self.socket()
+        for _ in range(22):
+            socket.send(frame(PING, b"x"))
+        replies = socket.frames()
+        self.assertEqual([each.opcode for each in replies], [PONG] * 20 + [TEXT] * 2)
+        self.assertEqual(json.loads(replies[-1].payload)["error"]["name"], "limit_exceeded")
+
     def test_abuse(self) -> None:
         """Who goes on all the same is closed, with a code and a time to come back."""
         socket = self.socket()
@@ -315,7 +325,7 @@ class SliceTests(SocketTestCase):
 
 
 class TalkOfAnAddressTests(SocketTestCase):
-    """Few commands and polls a second of an address."""
+    """Few commands and requests a second of an address."""
 
     server = "trusted_proxies = 127.0.0.1"
     limits = "command_rate_per_ip = 4\npublish_rate_per_ip = 2"
@@ -327,15 +337,16 @@ class TalkOfAnAddressTests(SocketTestCase):
     def test_together(self) -> None:
         """WebSockets, requests and polls of an address count together."""
         one = self.socket(headers=behind("203.0.113.7"))
-        one.say([{"id": 1, "ping": {}} for _ in range(10)])
-        self.assertEqual(sum("ping" in reply for reply in one.heard()), 10)
-        replies = self.emit("203.0.113.7", *[{"ping": {}}] * 5).json
-        self.assertEqual([list(reply) for reply in replies], [["ping"]] * 5)
+        one.say([{"id": 1, "ping": {}} for _ in range(9)])
+        self.assertEqual(sum("ping" in reply for reply in one.heard()), 9)
+        # To come is a request, and so is this.
+        replies = self.emit("203.0.113.7", *[{"ping": {}}] * 4).json
+        self.assertEqual([list(reply) for reply in replies], [["ping"]] * 4)
         for expected in [200] * 5 + [429] * 3:
             answer = self.ask(target("/poll", channel="demo:a", timeout=0), headers=behind("203.0.113.7"))
             self.assertEqual(answer.status, expected)
         self.assertEqual(one.do("ping"), "limit_exceeded")
-        self.assertEqual(self.emit("203.0.113.7", {"ping": {}}).json[0]["error"]["name"], "limit_exceeded")
+        self.assertEqual(self.emit("203.0.113.7", {"ping": {}}).error, "limit_exceeded")
         self.assertEqual(self.emit("203.0.113.8", {"ping": {}}).json, [{"ping": {}}])
 
     def test_emit(self) -> None:
@@ -347,6 +358,164 @@ class TalkOfAnAddressTests(SocketTestCase):
         )
         self.assertEqual((answer.status, answer.error), (429, "limit_exceeded"))
         self.assertEqual(len(self.call("history", channel="demo:a")["messages"]), 10)
+
+
+class RequestsOfAnAddressTests(ServedTestCase):
+    """Few requests a second of an address, whatever they ask for."""
+
+    server = "trusted_proxies = 127.0.0.1\nallowed_origins = https://friend.example\ndemo = yes"
+    limits = "command_rate_per_ip = 4"
+    sections = "[api]\nkeys = 0123456789abcdef"
+
+    def statuses(self, path: str, headers: dict[str, str] | None = None, **request: Any) -> set[int]:
+        """Ask much too often; return the statuses of the first 20 answers, and of what comes after."""
+        self.clock.advance(100)
+        asked = [self.ask(path, headers=behind("203.0.113.7") | (headers or {}), **request) for _ in range(25)]
+        self.assertEqual({answer.status for answer in asked[20:]}, {429}, path)
+        self.assertEqual({answer.error for answer in asked[20:]}, {"limit_exceeded"}, path)
+        return {answer.status for answer in asked[:20]}
+
+    def test_all(self) -> None:
+        """Pages, files, what is not there, what is refused, and calls without a key: all of them."""
+        later = {"If-Modified-Since": "Wed, 01 Jan 2098 00:00:00 GMT"}
+        for path, headers, method, status in (
+            ("/negotiate", {}, "GET", 200),
+            ("/negotiate", {"Origin": "https://evil.example"}, "GET", 403),
+            ("/negotiate?direction=up", {}, "GET", 400),
+            ("/poll?channel=none", {}, "OPTIONS", 204),
+            ("/nothing/here", {}, "GET", 404),
+            ("/client/rtpush.js", later, "GET", 304),
+            ("/client/nothing", {}, "GET", 404),
+            ("/client/%ff", {}, "GET", 404),
+            ("/demo/", later, "GET", 304),
+            ("/emit", {}, "POST", 400),
+            ("/api/v1/info", {}, "POST", 401),
+            ("/api/v1/info", {"X-API-Key": "wrong"}, "POST", 401),
+            ("/metrics", {}, "GET", 401),
+            ("/admin/login", {}, "POST", 403),
+        ):
+            self.assertEqual(self.statuses(path, headers, method=method), {status}, path)
+        self.assertEqual(self.node.counts.limited["command_rate_per_ip"], 14 * 5)
+
+    def test_page(self) -> None:
+        """A page that may use this server can read that it was refused."""
+        self.statuses("/negotiate")
+        origin = {"Origin": "https://friend.example"}
+        answer = self.ask("/negotiate", headers=behind("203.0.113.7") | origin)
+        self.assertEqual((answer.status, answer.headers["access-control-allow-origin"]), (429, origin["Origin"]))
+        self.assertGreater(int(answer.headers["retry-after"]), 0)
+
+    def test_free(self) -> None:
+        """Backends with a key, balancers, and other addresses are not meant."""
+        self.statuses("/negotiate")
+        key = {"X-API-Key": "0123456789abcdef"}
+        for path, headers, method in (
+            ("/api/v1/info", key, "POST"),
+            ("/metrics", key, "GET"),
+            ("/healthz", {}, "GET"),
+            ("/readyz", {}, "GET"),
+        ):
+            for _ in range(30):
+                answer = self.ask(path, headers=behind("203.0.113.7") | headers, method=method)
+                self.assertEqual(answer.status, 200, path)
+        self.assertEqual(self.ask("/negotiate", headers=behind("203.0.113.8")).status, 200)
+
+    def test_off(self) -> None:
+        """Without the limit nothing is asked, and it can be set while the node runs."""
+        self.serve(server=self.server)
+        self.assertIsNone(self.site.heed)
+
+
+class PollsTests(TokenTestCase):
+    """Few polls at once for each client."""
+
+    server = "trusted_proxies = 127.0.0.1"
+    limits = "polls_per_client = 2"
+
+    def poll(self, address: str, **query: Any) -> Client:
+        """Have a poll come."""
+        client = self.client()
+        client.request(target("/poll", channel="free:a", cursor="-", **query), headers=behind(address))
+        return client
+
+    def test_user(self) -> None:
+        """Those of a user count together, wherever they come from; when one is over, another may come."""
+        token = self.token()
+        waiting = [self.poll(f"203.0.113.{number}", token=token) for number in (1, 2)]
+        third = self.poll("203.0.113.3", token=token)
+        self.assertEqual((third.answer().error, waiting[0].take()), ("limit_exceeded", b""))
+        self.assertEqual(self.node.counts.limited["polls_per_client"], 1)
+        waiting[0].lose()
+        self.assertEqual(self.poll("203.0.113.3", token=token).take(), b"")
+        self.assertEqual(self.poll("203.0.113.1", token=self.token(sub="43")).take(), b"")
+        # A stream is no poll.
+        stream = self.client()
+        stream.request(target("/sse", channel="free:a", token=token))
+        self.assertEqual(stream.answer().status, 200)
+
+    def test_address(self) -> None:
+        """Those of an address whose clients have no token count together; those of this machine do not."""
+        waiting = [self.poll("203.0.113.1") for _ in range(2)]
+        self.assertEqual(self.poll("203.0.113.1").answer().status, 429)
+        self.assertEqual(self.poll("203.0.113.2").take(), b"")
+        self.publish("free:a", 1)
+        self.assertEqual([client.answer().status for client in waiting], [200, 200])
+        self.assertEqual(self.poll("203.0.113.1").take(), b"")
+        for _ in range(5):
+            self.assertEqual(self.poll("127.0.0.1").take(), b"")
+        self.publish("free:a", 2)
+        limiter = self.node.limiter
+        self.assertEqual((limiter._polls, limiter._pollers), ({}, {}))
+
+
+class LengthTests(ServedTestCase):
+    """URLs, heads and names of channels."""
+
+    limits = "url_bytes = 1000\nheader_bytes = 2048\nchannel_name_bytes = 40"
+
+    def test_url(self) -> None:
+        """A long URL is refused, with the code of that, for whatever it asks."""
+        for path in ("/poll", "/sse", "/ws", "/emit", "/nothing", "/client/x", "/admin/x", "/api/v1/info", "/healthz"):
+            for size, status in ((1001, 414), (1000, 0)):
+                answer = self.ask(path + "?" + "x" * (size - len(path) - 1))
+                if status:
+                    self.assertEqual((answer.status, answer.error), (414, "url_too_long"), path)
+                else:
+                    self.assertNotEqual(answer.status, 414, path)
+        self.assertEqual(self.node.counts.limited["url_bytes"], 9)
+
+    def test_unreadable(self) -> None:
+        """What cannot be read is answered as anything else is, and counted."""
+        for request, status, name in (
+            (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 2048 + b"\r\n\r\n", 431, "head_too_large"),
+            (b"GET /healthz HTTP/1.1\r\nX y: z\r\n\r\n", 400, "bad_request"),
+            (b"GET /" + b"x" * 3000, 431, "head_too_large"),
+        ):
+            client = self.client()
+            client.send(request)
+            answer = client.answer()
+            self.assertEqual((answer.status, answer.error), (status, name))
+            self.assertEqual(answer.headers["connection"], "close")
+            self.assertTrue(client.closed)
+        self.assertEqual(self.node.counts.limited["header_bytes"], 2)
+        self.assertEqual(self.node.counts.refusals["head_too_large"], 2)
+
+    def test_late(self) -> None:
+        """A head that does not come in its time is counted; a connection that has nothing to say is not."""
+        slow, silent = self.client(), self.client()
+        slow.send(b"GET /he")
+        self.pump(25)
+        self.assertTrue(slow.closed and silent.closed)
+        self.assertEqual(self.node.counts.limited["header_timeout"], 1)
+
+    def test_name(self) -> None:
+        """A channel with a long name is none, for clients and backends; clients can know what is long."""
+        long = "demo:" + "x" * 36
+        self.assertEqual(self.ask(target("/poll", channel=long, timeout=0)).error, "bad_channel")
+        self.assertEqual(self.ask(target("/poll", channel=long[:-1], timeout=0)).status, 200)
+        body = json.dumps({"channel": long, "data": 1}).encode()
+        self.assertEqual(self.ask("/api/v1/publish", method="POST", body=body).error, "bad_channel")
+        self.assertEqual(self.ask("/negotiate").json["limits"]["channel_name_bytes"], 40)
 
 
 class WaitingTests(ServedTestCase):
@@ -459,3 +628,78 @@ class ProxiedTests(ServedTestCase):
             parse(text)
         made = parse(text.replace("node =", "trusted_proxies = 10.0.0.0/8\nnode ="))
         self.assertEqual(made.server.listen, ("haproxy:tcp:0:interface=127.0.0.1",))
+
+
+class IncomingTests(SocketTestCase):
+    """Requests and messages that do not come to their end, from very many connections."""
+
+    limits = "incoming_bytes = 600000"
+
+    def begin(self, size: int = 250_000) -> Client:
+        """Send all of a request but its last byte."""
+        client = self.client()
+        client.send(b"POST /emit HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (size + 1))
+        for start in range(0, size, 50_000):
+            client.send(b" " * min(50_000, size - start))
+        return client
+
+    def test_requests(self) -> None:
+        """The one that is silent for the longest time is told, and closed; nothing of it stays."""
+        first, second, third = self.begin(), self.begin(), self.begin()
+        answer = first.answer()
+        self.assertEqual((answer.status, answer.error), (503, "unavailable"))
+        self.assertTrue(first.closed)
+        self.assertEqual(self.node.incoming.total, 500_000)
+        for client in (second, third):
+            client.send(b"x")
+            self.assertEqual(client.answer().status, 400)
+        self.assertEqual((self.node.incoming.total, self.node.counts.limited["incoming_bytes"]), (0, 1))
+        self.assertEqual(self.ask("/healthz").status, 200)
+
+    def test_gone(self) -> None:
+        """Who goes in the middle holds nothing any more, nor does one whose request is too large to be taken."""
+        client = self.begin()
+        self.assertEqual(self.node.incoming.total, 250_000)
+        client.lose()
+        self.assertEqual(self.node.incoming.total, 0)
+        self.begin(270_000)
+        self.assertEqual(self.node.incoming.total, 0)
+
+    def test_http2(self) -> None:
+        """The streams of a connection count together."""
+        first, second = (Http2Client(self) for _ in range(2))
+        for client in (first, second):
+            for _ in range(2):
+                id_ = client.ask("/emit", b"", method="POST", is_all=False)
+                for _ in range(6):
+                    client.machine.send_data(id_, b" " * 5_000)
+                    client.flush()
+        self.assertEqual(self.node.incoming.total, 120_000)
+        self.begin()
+        self.begin()
+        first.look()
+        second.look()
+        self.assertIsNotNone(first.goaway)
+        self.assertIsNone(second.goaway)
+        self.assertEqual(self.node.incoming.total, 560_000)
+        second.wire.protocol.connectionLost(None)
+        self.assertEqual(self.node.incoming.total, 500_000)
+
+    def test_messages(self) -> None:
+        """A WebSocket message counts by what has come of it, however it is cut; and no longer when it is complete."""
+        complete, whole, cut = (self.socket() for _ in range(3))
+        message = frame(TEXT, b" " * 240_000)
+        for socket in (complete, whole):
+            socket.send(message[:-1])
+        self.assertEqual(self.node.incoming.total, 2 * (len(message) - 1))
+        complete.send(message[-1:])
+        self.assertEqual(self.node.incoming.total, len(message) - 1)
+        pieces = [frame(0 if number else TEXT, b" " * 30_000, fin=False) for number in range(8)]
+        for piece in pieces:
+            cut.send(piece)
+        self.assertEqual(self.node.incoming.total, len(message) - 1 + sum(map(len, pieces)))
+        self.begin()
+        self.assertEqual(self.closing(whole)[0], 1013)
+        self.assertEqual(cut.frames(), [])
+        cut.lose()
+        self.assertEqual(self.node.incoming.total, 250_000)

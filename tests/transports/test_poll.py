@@ -60,7 +60,7 @@ class LongPollTests(ServedTestCase):
         client.request("/poll?channel=demo:a")
         for n in range(3):
             self.client().wire.come(
-                b"POST /emit HTTP/1.1\r\nContent-Length: 44\r\n\r\n"
+                b"POST /emit HTTP/1.1\r\nHost: a\r\nContent-Length: 44\r\n\r\n"
                 + b'{"publish": {"channel": "demo:a","data": %d}}' % n
             )
         self.clock.advance(0)

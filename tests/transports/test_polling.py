@@ -53,7 +53,8 @@ class _End:
     """
     One end of a connection.
 
-    :ivar reading: What it does when it can read; it returns what the reactor is to hear.
+    :ivar reading: What it does when it can read; it returns what came, or why nothing more will.
+    :ivar taking: What it does with what came.
     """
 
     events = 0
@@ -62,17 +63,21 @@ class _End:
         self.socket = mine
         self.name = name
         self.log = log
-        self.reading: Callable[[], Any] = self._receive
+        self.reading: Callable[[], Any] = lambda: self.socket.recv(100)
+        self.taking: Callable[[bytes], Any] = lambda data: self.log.append((self.name, data))
         self.writing: Callable[[], Any] = lambda: None
-
-    def _receive(self) -> None:
-        self.log.append((self.name, self.socket.recv(100)))
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def doRead(self) -> Any:
+    def read(self) -> Any:
         return self.reading()
+
+    def take(self, data: bytes) -> None:
+        self.taking(data)
+
+    def flush(self) -> None:
+        self.log.append((self.name, "flushed"))
 
     def doWrite(self) -> Any:
         self.log.append((self.name, "writable"))
@@ -144,6 +149,29 @@ class PollingTests(SynchronousTestCase):
         self.turn()
         self.assertEqual(len(self.log), 2)
 
+    def test_says_something_and_goes(self) -> None:
+        """What a client has said counts, even if what waits for it meets that it is gone."""
+        end, other = self.end()
+        self.polling.addWriter(end)
+        end.writing = lambda: CONNECTION_LOST
+        other.send(b"1")
+        self.turn()
+        self.assertEqual(self.log, [("a", b"1"), ("a", "writable"), ("a", "lost", ConnectionLost)])
+
+    def test_writes_no_more(self) -> None:
+        """Who ended by what it has read is not told that it can write."""
+        end, other = self.end()
+        self.polling.addWriter(end)
+
+        def stop(data: bytes) -> None:
+            self.polling.removeReader(end)
+            self.polling.removeWriter(end)
+
+        end.taking = stop
+        other.send(b"1")
+        self.turn()
+        self.assertEqual(self.log, [])
+
     def test_in_the_reactor_while_there_is_something(self) -> None:
         """The reactor watches the set as long as it has a connection."""
         self.assertEqual(self.reactor.readers, [])
@@ -196,10 +224,10 @@ class PollingTests(SynchronousTestCase):
         """A fault ends the connection that has it: it is logged, and the others are served."""
         (bad, a), (_, b) = self.end("bad"), self.end("good")
 
-        def fail() -> None:
+        def fail(data: bytes) -> None:
             raise ZeroDivisionError
 
-        bad.reading = fail
+        bad.taking = fail
         a.send(b"1")
         b.send(b"2")
         self.turn()
@@ -207,28 +235,39 @@ class PollingTests(SynchronousTestCase):
         self.assertEqual(sorted(self.log), [("bad", "lost", ZeroDivisionError), ("good", b"2")])
 
     def test_gone_meanwhile(self) -> None:
-        """Who is no longer watched because of another one's event is not told."""
-        (first, a), (second, b) = self.end("1"), self.end("2")
+        """Who ended because of another one's event, in the part of the turn before, is not asked any more."""
+        ends = [self.end(str(number)) for number in range(100)]
 
-        def both_end() -> None:
-            self.polling.removeReader(first)
-            self.polling.removeReader(second)
+        def all_end(data: bytes) -> None:
+            for end, _ in ends:
+                self.polling.removeReader(end)
 
-        first.reading = second.reading = both_end
-        a.send(b"x")
-        b.send(b"x")
+        for end, other in ends:
+            end.taking = all_end
+            end.reading = lambda end=end: self.log.append(end.name) or end.socket.recv(100)
+            other.send(b"x")
         self.polling.doRead()
         self.turn()
-        self.assertEqual(self.log, [])
+        self.assertEqual(len(self.log), 64)
+
+    def test_read_before_worked_on(self) -> None:
+        """All that a part of a turn can read is read before any of it is worked on."""
+        ends = [self.end(str(number)) for number in range(3)]
+        for end, other in ends:
+            end.reading = lambda end=end: self.log.append("read") or end.socket.recv(100)
+            other.send(b"x")
+        self.turn()
+        self.assertEqual(self.log[:3], ["read"] * 3)
+        self.assertEqual(sorted(self.log[3:]), [("0", b"x"), ("1", b"x"), ("2", b"x")])
 
     def test_look(self) -> None:
         """What is there is read at once; what ends a connection ends it."""
         end, other = self.end()
         other.send(b"1")
-        self.polling.look(end)
+        self.polling.look([end])
         self.assertEqual(self.log, [("a", b"1")])
         end.reading = lambda: CONNECTION_DONE
-        self.polling.look(end)
+        self.polling.look([end])
         self.assertEqual(self.log[1:], [("a", "read", ConnectionDone)])
 
     def test_soon(self) -> None:
@@ -238,11 +277,7 @@ class PollingTests(SynchronousTestCase):
         def flush() -> None:
             self.log.append("flush")
 
-        def read() -> None:
-            first.socket.recv(100)
-            self.polling.soon(flush)
-
-        first.reading = read
+        first.taking = lambda data: self.polling.soon(flush)
         a.send(b"x")
         b.send(b"y")
         self.turn()
@@ -252,17 +287,74 @@ class PollingTests(SynchronousTestCase):
         self.reactor.advance(0)
         self.assertEqual(self.log[2:], ["flush"])
 
+    def test_soon_from_there(self) -> None:
+        """What is done at the end of a turn may ask for more, which another turn does."""
+        end, other = self.end()
+        end.taking = lambda data: self.polling.soon(lambda: self.polling.soon(lambda: self.log.append("later")))
+        other.send(b"x")
+        self.turn()
+        self.assertEqual(self.log, [])
+        self.reactor.advance(0)
+        self.assertEqual(self.log, ["later"])
+
+    def test_soon_after_looking(self) -> None:
+        """It is done too if the turn is that of the connections that have just come."""
+        end, other = self.end()
+        end.taking = lambda data: self.polling.soon(lambda: self.log.append("done"))
+        other.send(b"x")
+        self.polling.look([end])
+        self.assertEqual(self.log, ["done"])
+
+    def test_gathers(self) -> None:
+        """What is written in a turn waits for its end, behind all that is done there; else for nothing."""
+        (first, a), (second, _) = self.end("1"), self.end("2")
+        self.assertFalse(self.polling.gather(first))
+
+        def take(data: bytes) -> None:
+            self.assertTrue(self.polling.gather(first))
+            self.polling.soon(lambda: self.log.append(self.polling.gather(second)))
+
+        first.taking = take
+        a.send(b"x")
+        self.turn()
+        self.assertEqual(self.log, [True, ("1", "flushed"), ("2", "flushed")])
+        self.assertFalse(self.polling.gather(first))
+
+    def test_gathers_some(self) -> None:
+        """What waits is bounded: when very many have something, it goes out before the turn ends."""
+        end, other = self.end()
+
+        def take(data: bytes) -> None:
+            for _ in range(300):
+                self.polling.gather(end)
+            self.log.append("still in the turn")
+
+        end.taking = take
+        other.send(b"x")
+        self.turn()
+        before = self.log.index("still in the turn")
+        self.assertEqual((before, len(self.log)), (256, 301))
+
+    def test_flush_fails(self) -> None:
+        """A fault there ends the connection that has it; the others are flushed."""
+        (bad, a), (good, _) = self.end("bad"), self.end("good")
+        bad.flush = lambda: 1 // 0  # type: ignore[method-assign]
+        bad.taking = lambda data: [self.polling.gather(bad), self.polling.gather(good)]
+        a.send(b"x")
+        self.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.log, [("bad", "lost", ZeroDivisionError), ("good", "flushed")])
+
     def test_soon_fails(self) -> None:
         """A fault there is logged, and the next one called."""
         end, other = self.end()
         calls = [lambda: 1 // 0, lambda: self.log.append("next")]
 
-        def read() -> None:
-            end.socket.recv(100)
+        def take(data: bytes) -> None:
             for call in calls:
                 self.polling.soon(call)
 
-        end.reading = read
+        end.taking = take
         other.send(b"x")
         self.turn()
         self.assertEqual(self.log, ["next"])

@@ -36,6 +36,7 @@ from zope.interface.verify import verifyObject
 
 from rtpush.service.sockets import listen
 from rtpush.transports import tcp
+from rtpush.transports.polling import Polling
 from rtpush.transports.tcp import Stream
 
 #: What makes a close a reset.
@@ -101,6 +102,16 @@ class _Reactor(Clock):
         self.removeReader = self.readers.discard
         self.addWriter = self.writers.add
         self.removeWriter = self.writers.discard
+
+
+class _Descriptors(Clock):
+    """A reactor that watches nothing: the test looks."""
+
+    def addReader(self, reader: object) -> None:
+        """Do nothing."""
+
+    def removeReader(self, reader: object) -> None:
+        """Do nothing."""
 
 
 class _Producer:
@@ -407,6 +418,172 @@ class StreamTests(_StreamTestCase):
         self.assertRaises(ZeroDivisionError, self.stream.connectionLost, Failure(ConnectionDone()))
         self.assertEqual(self.protocol.events, ["made", ConnectionDone])
         self.assertEqual(self.peer.recv(1), b"")
+
+
+class _Gathering(Polling):
+    """A set whose turn goes on until the test ends it."""
+
+    def begin(self) -> None:
+        self._is_gathering = True
+
+    end = Polling._finish
+
+
+class GatheringTests(SynchronousTestCase):
+    """What is written with others, at the end of a turn."""
+
+    def setUp(self) -> None:
+        self.polling = _Gathering(_Descriptors())
+        self.protocol = _Recorder()
+        self.stream, self.peer = self._pair()
+        self.polling.begin()
+
+    def _pair(self, buffer: int = 0) -> tuple[Stream, socket.socket]:
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        if buffer:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        stream = Stream(self.polling, ours.detach(), socket.AF_UNIX, self.protocol)
+        self.addCleanup(stream.connectionLost, Failure(ConnectionDone()))
+        self.protocol.makeConnection(stream)
+        return stream, theirs
+
+    def _came(self, peer: socket.socket | None = None, most: int = 1 << 20) -> bytes:
+        """Read what has come, if there is something."""
+        try:
+            return (peer or self.peer).recv(most)
+        except BlockingIOError:
+            return b""
+
+    def test_at_the_end(self) -> None:
+        """It goes out at the end of the turn, with what was written after it, in one piece and in order."""
+        self.stream.write_soon(b"a")
+        self.stream.write(b"b")
+        self.stream.write_soon(b"c")
+        self.assertEqual(self._came(), b"")
+        self.polling.end()
+        self.assertEqual(self._came(), b"abc")
+        self.stream.write_soon(b"outside of a turn")
+        self.assertEqual(self._came(), b"outside of a turn")
+
+    def test_large(self) -> None:
+        """What is large is not kept, but goes out at once, behind what is."""
+        large = os.urandom(20_000)
+        self.stream.write_soon(large)
+        self.assertEqual(self._came(), large)
+        self.stream.write_soon(b"small")
+        self.stream.write_soon(large)
+        self.assertEqual(self._came(), b"")
+        self.polling.end()
+        self.assertEqual(self._came(), b"small" + large)
+
+    def test_without_a_set(self) -> None:
+        """Where the reactor watches connections itself, it is an ordinary write."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        stream = Stream(_Reactor(), ours.detach(), socket.AF_UNIX, _Recorder())
+        self.addCleanup(stream.connectionLost, Failure(ConnectionDone()))
+        stream.write_soon(b"a")
+        self.assertEqual(theirs.recv(9), b"a")
+
+    def test_ends(self) -> None:
+        """A connection that is to end does so when that is written; one that is aborted drops it."""
+        self.stream.write_soon(b"bye")
+        self.stream.loseConnection()
+        self.polling.end()
+        self.polling.doRead()
+        self.assertEqual((self._came(), self.protocol.events), (b"bye", ["made", ConnectionDone]))
+        stream, peer = self._pair()
+        self.polling.begin()
+        stream.write_soon(b"bye")
+        stream.abortConnection()
+        self.polling.end()
+        self.assertEqual(self._came(peer), b"")
+
+    def test_much(self) -> None:
+        """What has become too much to be kept goes out at once: a producer pauses only if the kernel takes no more."""
+        producer = _Producer()
+        self.stream.registerProducer(producer, True)
+        self.stream.write_soon(b"a")
+        self.stream.write(bytes(65535))
+        self.assertEqual(self._came(), b"")
+        self.stream.write(b"b")
+        self.assertEqual((len(self._came()), producer.events), (65537, []))
+        self.stream.write_soon(b"c")
+        self.assertEqual(self._came(), b"")
+        self.polling.end()
+        self.assertEqual(self._came(), b"c")
+
+    def test_producer(self) -> None:
+        """A producer that was told to pause, since the kernel did not take what was kept, goes on when it has."""
+        stream, peer = self._pair(4096)
+        producer = _Producer()
+        stream.registerProducer(producer, True)
+        self.polling.begin()
+        stream.write_soon(b"a")
+        stream.write(bytes(100_000))
+        self.assertEqual(producer.events, ["pause"])
+        stream.write_soon(b"b")
+        self.polling.end()
+        self.polling.doRead()
+        read = b""
+        while len(read) < 100_002:
+            read += self._came(peer)
+            self.polling.doRead()
+        self.assertEqual(read, b"a" + bytes(100_000) + b"b")
+        self.assertEqual((producer.events.count("resume"), producer.events[-1]), (1, "resume"))
+
+    def test_ended_by_another(self) -> None:
+        """What was read before another connection's turn is dropped if that has ended the one that it came on."""
+        for end in (
+            Stream.loseConnection,
+            Stream.abortConnection,
+            lambda stream: stream.connectionLost(Failure(ConnectionDone())),
+        ):
+            pairs = [self._pair() for _ in range(2)]
+            recorders = [_Recorder(), _Recorder()]
+            for (stream, peer), recorder in zip(pairs, recorders, strict=True):
+                stream.protocol = recorder
+                stream.resumeProducing()
+                peer.send(b"x")
+            for number in (0, 1):
+                other = pairs[1 - number][0]
+                recorders[number].on_data = lambda _, other=other, end=end: (other.write_soon(b"y"), end(other))
+            self.polling.doRead()
+            self.assertEqual(sorted(recorder.received for recorder in recorders), [b"", b"x"])
+            self.polling.doRead()
+            dropped = recorders[0].received == b"x"
+            self.assertEqual(self._came(pairs[dropped][1]), b"y" if end is Stream.loseConnection else b"")
+            for stream, peer in pairs:
+                stream.connectionLost(Failure(ConnectionDone()))
+                peer.close()
+
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30_000)), max_size=40))
+    def test_order(self, steps: list[tuple[int, int]]) -> None:
+        """However it is written, and whatever the kernel takes each time, all arrives in order."""
+        stream, peer = self._pair(4096)
+        written, read = b"", b""
+        for kind, size in steps:
+            if kind < 7:
+                data = random.randbytes(size)
+                written += data
+                (stream.write_soon if kind < 4 else stream.write)(data)
+            elif kind == 7:
+                self.polling.begin()
+            elif kind == 8:
+                self.polling.end()
+                self.polling.doRead()
+            else:
+                read += self._came(peer, size + 1)
+        self.polling.end()
+        while len(read) < len(written):
+            read += self._came(peer)
+            self.polling.doRead()
+        self.assertEqual(read, written)
+        stream.connectionLost(Failure(ConnectionDone()))
+        peer.close()
 
 
 class ProducerTests(_StreamTestCase):

@@ -10,9 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from rtpush.auth.keys import UnknownKey
+from rtpush.auth.revocation import Revocation
 from rtpush.errors import ErrorCode
 from rtpush.registry.credentials import Credentials
 from tests.auth.makers import SECRET, b64, hs, oct_token, private_key, public_pem
+from tests.transports.http2 import Http2Client
 from tests.transports.serving import events_of, target
 from tests.transports.sockets import CLOSE, HANDSHAKE, PONG, TEXT, SocketTestCase, WebSocket, frame
 
@@ -139,7 +141,7 @@ class BadTokenTests(TokenTestCase):
             "truncated": (hs(**good).decode()[:-10], invalid),
             "without its signature": (b".".join((head, claims, b"")).decode(), invalid),
             "changed": (b".".join((head, b64(json.dumps({**good, "sub": "1"})), signature)).decode(), invalid),
-            "too long": (self.token(info="x" * 7000), invalid),
+            "too long": (self.token(info="x" * 6200), invalid),
             "empty": ("", invalid),
             "no token at all": ("x", invalid),
             "for one channel": (self.token(channel="free:a"), invalid),
@@ -154,6 +156,9 @@ class BadTokenTests(TokenTestCase):
 
         def queried(path: str, **request: Any) -> Callable[[str], tuple[int, str]]:
             return lambda token: self.refused(f"{path}?channel=free:a&timeout=0&token={token}", **request)
+
+        def over_http2(path: str, body: bytes | None = None) -> Callable[[str], tuple[int, str]]:
+            return lambda token: self.refused_over_http2(path, _bearer(token), body)
 
         def cookie(token: str) -> tuple[int, str]:
             return self.refused("/poll?channel=free:a&timeout=0", headers={"Cookie": f'a=b; session="{token}"; c=d'})
@@ -180,6 +185,7 @@ class BadTokenTests(TokenTestCase):
         return {
             "ws header": headed("/ws?channel=free:a", HANDSHAKE),
             "ws query": queried("/ws", headers=HANDSHAKE),
+            "raw header": headed("/ws?channel=free:a", HANDSHAKE | {"Sec-WebSocket-Protocol": "rtpush.raw"}),
             "ws connect": connect,
             "ws subscribe": subscribe,
             "sse header": headed("/sse?channel=free:a"),
@@ -187,10 +193,24 @@ class BadTokenTests(TokenTestCase):
             "sse channel token": lambda token: self.refused(f"/sse?channel=free:a&channel_token={token}"),
             "poll header": headed("/poll?channel=free:a&timeout=0"),
             "poll query": queried("/poll"),
+            "long poll header": headed("/poll?channel=free:a"),
+            "long poll header, cursor": headed("/poll?channel=free:a&cursor=-"),
             "emit header": headed("/emit", method="POST", body=_PING),
             "emit query": queried("/emit", method="POST", body=_PING),
             "cookie": cookie,
+            "http2 sse": over_http2("/sse?channel=free:a"),
+            "http2 poll": over_http2("/poll?channel=free:a&timeout=0"),
+            "http2 long poll": over_http2("/poll?channel=free:a"),
+            "http2 emit": over_http2("/emit", _PING),
         }
+
+    def refused_over_http2(self, path: str, headers: dict[str, str], body: bytes | None) -> tuple[int, str]:
+        """Ask for something over HTTP/2 that is refused, and return how."""
+        client = Http2Client(self)
+        stream = client.ask(path, body, method="GET" if body is None else "POST", headers=headers)
+        self.assertIn(stream, client.ended, path)
+        client.wire.go()
+        return int(client.statuses[stream]), json.loads(client.bodies[stream])["error"]["name"]
 
     def test_refused(self) -> None:
         """Each bad token is refused with its code on each transport."""
@@ -200,17 +220,50 @@ class BadTokenTests(TokenTestCase):
                 if what == "for one channel" and where in ("ws subscribe", "sse channel token"):
                     # There it is where it belongs.
                     continue
+                if what == "too long" and ("query" in where or where == "sse channel token"):
+                    kind = ErrorCode.URL_TOO_LONG
                 self.assertEqual(ask(token), (kind.status, kind.name.lower()), (where, what))
 
     def test_megabyte(self) -> None:
         """A token of a megabyte is refused, wherever it is."""
         token = "x" * 1_000_000
-        for path, headers in (("/sse?channel=free:a&token=" + token, {}), ("/sse?channel=free:a", _bearer(token))):
-            client = self.client()
-            client.request(path, headers=headers)
-            self.assertIn(b" 4", client.take()[:12], path[:30])
+        for path in ("/sse", "/poll", "/ws", "/negotiate", "/nothing"):
+            for query, headers in (("&token=" + token, {}), ("", _bearer(token)), ("", {"Cookie": "session=" + token})):
+                client = self.client()
+                client.request(f"{path}?channel=free:a{query}", headers=headers)
+                answer = client.answer()
+                self.assertEqual((answer.status, answer.error), (431, "head_too_large"), path)
+        body = json.dumps({"refresh": {"token": token[:200_000]}}).encode()
+        self.assertEqual(self.refused("/emit", method="POST", body=body), (404, "not_available"))
         socket = self.ws()
         self.assertEqual(socket.do("connect", token="x" * 200_000), "invalid_token")
+
+    def test_no_permission(self) -> None:
+        """A good token for something else is refused as such, everywhere; without any, one is asked for."""
+        token = self.rights("subscribe", channel="rights:b")
+        publish = json.dumps({"publish": {"channel": "rights:a", "data": 1}}).encode()
+        raw = HANDSHAKE | {"Sec-WebSocket-Protocol": "rtpush.raw"}
+        for path, body, more in (
+            ("/ws?channel=rights:a", None, HANDSHAKE),
+            ("/ws?channel=rights:a", None, raw),
+            ("/sse?channel=rights:a", None, {}),
+            ("/sse?channel=rights:b,rights:a", None, {}),
+            ("/poll?channel=rights:a", None, {}),
+            ("/poll?channel=rights:a&timeout=0", None, {}),
+            ("/emit", publish, {}),
+        ):
+            for headers, expected in (
+                (_bearer(token), (403, "permission_denied")),
+                ({}, (401, "unauthorized")),
+            ):
+                method = "GET" if body is None else "POST"
+                refused = self.refused(path, headers=headers | more, method=method, body=body)
+                self.assertEqual(refused, expected, path)
+                if not more:
+                    self.assertEqual(self.refused_over_http2(path, headers, body), expected, path)
+        socket = self.socket("/ws", headers=_bearer(token))
+        for command in ("subscribe", "history", "presence"):
+            self.assertEqual(socket.do(command, channel="rights:a"), "permission_denied")
 
     def test_good(self) -> None:
         """The same with a good token: nothing is refused."""
@@ -286,6 +339,7 @@ class PlaceTests(TokenTestCase):
         before = len(self.site._known)
         self.ask(self.poll, headers=_bearer(self.token()))
         self.ask(self.poll, headers={"Cookie": f"session={self.token()}"})
+        self.ask("/metrics", headers={"X-API-Key": "0123456789abcdef"})
         self.assertEqual(len(self.site._known), before)
 
     def test_not_looked_at(self) -> None:
@@ -522,6 +576,20 @@ class ChannelTokenTests(TokenTestCase):
             self.assertEqual(self.refused(wrong), (403, "permission_denied"))
         socket = self.socket(target("/ws", channel=channels, channel_token=tokens))
         self.assertEqual(len(socket.heard()), 3)
+
+    def test_named(self) -> None:
+        """Of several, the one that has ended or was taken back is named by its channel; one that is none is not."""
+        until = self.node.now() + 100
+        self.successResultOf(self.node.revoking.publish(Revocation(id="j", before=until, until=until)))
+        for wrong, expected in (
+            (self.of("rights:b", -100), ("token_expired", "rights:b")),
+            (self.of("rights:b", jti="j"), ("token_revoked", "rights:b")),
+            ("nonsense", ("invalid_token", None)),
+        ):
+            tokens = [self.of("rights:a"), wrong]
+            answer = self.ask(target("/poll", channel="rights:a,rights:b", channel_token=tokens, timeout=0))
+            error = json.loads(answer.body)["error"]
+            self.assertEqual((error["name"], error.get("channel")), expected)
 
     def test_end(self) -> None:
         """When one ends, so does its subscription, with a word before; the others stay."""

@@ -35,6 +35,9 @@ export class FakeServer {
   ranked = ["websocket", "sse", "longpoll"];
   /** Channels that do not exist. */
   unknown = new Set();
+  /** Channels that need a token of their own: `CHANNEL/NUMBER`; and tokens that have ended. */
+  locked = new Set();
+  ended = new Set();
   kept = 1000;
   /** All requests, as [path, query]; WebSocket frames as ["frame", command]. */
   log = [];
@@ -117,10 +120,23 @@ export class FakeServer {
     return { at: from, messages: messages.filter((message) => message.offset > from.offset) };
   }
 
-  command({ id, ...command }) {
+  /** What is wrong with the tokens for these channels. */
+  refusal(channels, tokens) {
+    for (const token of tokens) {
+      const [channel, number] = token.split("/");
+      if (number === undefined) return { code: 117, name: "invalid_token", message: "that is none", status: 401 };
+      if (this.ended.has(token)) return { code: 118, name: "token_expired", message: "over", status: 401, channel };
+    }
+    const lacks = channels.some((one) => this.locked.has(one) && !tokens.some((token) => token.startsWith(`${one}/`)));
+    return lacks ? { code: 101, name: "unauthorized", message: "a token is needed", status: 401 } : undefined;
+  }
+
+  command({ id, ...command }, tokens) {
     const [[kind, fields]] = Object.entries(command);
     const reply = {};
-    if (kind === "publish" && this.unknown.has(fields.channel)) {
+    if (kind === "publish" && this.refusal([fields.channel], tokens)) {
+      reply.error = this.refusal([fields.channel], tokens);
+    } else if (kind === "publish" && this.unknown.has(fields.channel)) {
       reply.error = { code: 104, name: "unknown_channel", message: "there is none", temporary: false };
     } else if (kind === "publish") {
       reply.publish = this.publish(fields.channel, fields.data, {
@@ -142,6 +158,7 @@ export class FakeServer {
     const path = url.pathname.replace("/app/", "");
     const query = Object.fromEntries(url.searchParams);
     query.channels = url.searchParams.getAll("channel");
+    query.tokens = url.searchParams.getAll("channel_token");
     query.headers = headers;
     this.log.push([path, query]);
     return new Promise((resolve, reject) => {
@@ -153,7 +170,9 @@ export class FakeServer {
       if (what === "refuse") return reject(new TypeError("fetch failed"));
       if (typeof what === "function") return resolve(what(query, () => this.#fetch(url, init, true)));
       if (path === "negotiate") return resolve(json(this.#terms(query)));
-      if (path === "emit") return this.#emit(JSON.parse(body), resolve, reject);
+      const refusal = this.refusal(query.channels, query.tokens);
+      if (refusal) return resolve(json({ error: { temporary: false, ...refusal } }, { status: 401 }));
+      if (path === "emit") return this.#emit(JSON.parse(body), query.tokens, resolve, reject);
       const wrong = query.channels.find((name) => this.unknown.has(name));
       if (wrong) return resolve(problem(104, "unknown_channel", 404));
       if (path === "sse") return resolve(new FakeStream(this, query, signal).response);
@@ -175,8 +194,8 @@ export class FakeServer {
     };
   }
 
-  #emit(commands, resolve, reject) {
-    const replies = commands.map((command) => this.command(command));
+  #emit(commands, tokens, resolve, reject) {
+    const replies = commands.map((command) => this.command(command, tokens));
     // The request comes through, the answer does not.
     if (this.network["emit answer"] === "cut") reject(new TypeError("fetch failed"));
     else resolve(json(replies));
@@ -186,7 +205,7 @@ export class FakeServer {
 class FakeSocket {
   readyState = 0;
   #server;
-  #joined = new Set();
+  #joined = new Map(); // channel -> the token for it
 
   constructor(server, url, protocols) {
     this.#server = server;
@@ -227,28 +246,38 @@ class FakeSocket {
 
   #take({ id, ...command }) {
     if (this.readyState !== 1) return;
-    const { connect, subscribe, unsubscribe } = command;
+    const { connect, subscribe, unsubscribe, refresh } = command;
     if (connect)
       this.push({ id, connect: { connection: this.#server.connection(), heartbeat: this.#server.heartbeat } });
     else if (subscribe) this.#subscribe(id, subscribe);
     else if (unsubscribe) this.#joined.delete(unsubscribe.channel);
     else {
-      const reply = this.#server.command({ id, ...command });
+      const channel = refresh?.token.split("/")[0];
+      if (this.#joined.has(channel)) this.#joined.set(channel, refresh.token);
+      const reply = this.#server.command({ id, ...command }, [...this.#joined.values()].filter(Boolean));
       if (command.publish && this.#server.network["ws reply"] === "cut") this.cut();
       this.push(reply);
     }
   }
 
-  #subscribe(id, { channel, cursor, since }) {
+  /** End a subscription. */
+  unsubscribe(channel, code) {
+    this.#joined.delete(channel);
+    this.push({ unsubscribed: { channel, code, reason: "told so" } });
+  }
+
+  #subscribe(id, { channel, cursor, since, token }) {
+    const refusal = this.#server.refusal([channel], token ? [token] : []);
+    if (refusal) return this.push({ id, error: { temporary: false, ...refusal } });
     if (this.#server.unknown.has(channel)) {
-      this.push({ id, error: { code: 104, name: "unknown_channel", message: "there is none", temporary: false } });
-      return;
+      return this.push({ id, error: { code: 104, name: "unknown_channel", message: "none", temporary: false } });
     }
     const { at, messages, gap } = this.#server.begin(channel, cursor, since);
-    this.#joined.add(channel);
+    this.#joined.set(channel, token);
     this.push({ id, subscribe: { channel, epoch: at.epoch, offset: at.offset, recovered: !gap } });
     if (gap) this.push({ gap });
     for (const message of messages) this.push({ message });
+    return undefined;
   }
 
   #close(code, reason) {
@@ -304,6 +333,18 @@ class FakeStream {
     this.#controller.enqueue(new TextEncoder().encode(text));
   }
 
+  /** End a subscription, and the stream if it was the last one. */
+  unsubscribe(channel, code) {
+    this.#channels = this.#channels.filter((one) => one !== channel);
+    const data = (told) => JSON.stringify({ code, reason: "told so", ...told });
+    const farewell = this.#channels.length ? "" : `event: disconnect\ndata: ${data({ reconnect: code < 4500 })}\n\n`;
+    this.write(`event: unsubscribed\ndata: ${data({ channel })}\n\n${farewell}`);
+    if (!farewell) return;
+    this.#server.streams = this.#server.streams.filter((one) => one !== this);
+    clearTimeout(this.#heartbeat);
+    this.#controller.close();
+  }
+
   deliver(envelope) {
     if (this.#server.network.sse !== "mute" && this.#channels.includes(envelope.channel))
       this.event("message", envelope);
@@ -354,6 +395,11 @@ class FakePoll {
 
   disconnect(told) {
     this.#answer([], [], undefined, { disconnect: told });
+  }
+
+  /** End a subscription. */
+  unsubscribe(channel, code) {
+    this.#answer([], [], undefined, { unsubscribed: { channel, code, reason: "told so" } });
   }
 
   #answer(messages, gaps, known, more = {}) {

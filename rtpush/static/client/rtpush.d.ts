@@ -10,6 +10,9 @@ export interface Backoff {
   jitter: number;
 }
 
+/** A token, or what is called for one whenever another one is needed. */
+export type TokenSource = string | (() => string | Promise<string>);
+
 export interface ClientOptions {
   /** The transports that may be used. Default: all but shortpoll; with `direction: "rare"` all. */
   transports?: readonly TransportName[];
@@ -33,7 +36,7 @@ export interface ClientOptions {
    * What this client shows of who it is; or what is called for it, whenever another one is needed: before it ends, and
    * when the server says that it has ended.
    */
-  token?: string | (() => string | Promise<string>);
+  token?: TokenSource;
   /** Headers of all HTTP requests; a WebSocket of a browser cannot carry any. */
   headers?: Record<string, string>;
   /** Default: the global one. */
@@ -145,6 +148,12 @@ export interface SubscribeOptions {
   cursor?: string | Position;
   /** Without a cursor: begin at the oldest message kept, not at now. */
   since?: "earliest" | "now";
+  /**
+   * A token for this channel alone (claim `channel`), shown besides that of the client, also for what is published or
+   * asked there as long as it is followed. A function is asked again before it ends, and when it has ended; until it
+   * gives one the channel waits, and so do the calls for it.
+   */
+  token?: TokenSource;
 }
 
 export interface PublishOptions {
@@ -234,6 +243,8 @@ export class Position {
 /** What went wrong: a row of the protocol's error table, or something of this client's, which has no `code`. */
 export class RtpushError extends Error {
   readonly code?: number;
+  /** The channel whose own token has ended or was taken back, if that is what is wrong. */
+  readonly channel?: string;
   /** Whether trying again later can help. */
   readonly temporary: boolean;
   /** The HTTP status, if there was one. */

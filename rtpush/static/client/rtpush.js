@@ -18,17 +18,18 @@ const CALL_TIMEOUT = 60; // from the first sending; below the 300 for which a se
 const HELD = 1; // a poll that failed after it was held for so long was cut on the way: it can be made again at once
 const CHANNEL_NAME = /^[!#-+\--[\]-~]{1,255}$/; // printable ASCII without space, comma, double quote and backslash
 const BATCH = 50; // commands in one WebSocket frame or request to /emit,
-const BATCH_CHARACTERS = 65536; // and how much text
+const BATCH_CHARACTERS = 65536; // and how much text;
+const URL_CHARACTERS = 4096; // of tokens for channels in its URL
 const REFUSED_FOR = 5; // before a channel that was refused for the time being is asked for again
 
 const CHANNEL_ERRORS = new Set([101, 102, 104, 105, 106]); // unauthorized, permission_denied, unknown_channel, bad_…
 // unauthorized, origin_not_allowed, invalid_token, token_revoked: the same on every transport
 const FINAL_ERRORS = new Set([101, 115, 117, 119]);
+const INVALID_ERROR = 117;
 const EXPIRED_ERROR = 118;
 const EXPIRED = 4004;
 const FINAL_CLOSES = new Set([1002, 1003, 1007, 1008, 1009, 1010]); // RFC 6455, section 7.4.1
 const NO_HEARTBEAT = 4001;
-const UNSUBSCRIBED = 4501;
 
 const DEFAULT_TERMS = {
   urls: { websocket: "/ws", sse: "/sse", longpoll: "/poll", shortpoll: "/poll" },
@@ -226,6 +227,43 @@ class Emitter {
   }
 }
 
+/** What is shown, by a client or for one channel: given once, or asked of the application when another is needed. */
+class Token {
+  now; // the one to show; undefined: there is none, or it has ended
+  #source;
+  #asking;
+
+  constructor(given) {
+    if (typeof given === "function") this.#source = given;
+    else this.now = given;
+  }
+
+  /** Whether another one can be had. */
+  get renews() {
+    return this.#source !== undefined;
+  }
+
+  get isGiven() {
+    return this.renews || this.now !== undefined;
+  }
+
+  /** Whether one must be had first. */
+  get isMissing() {
+    return this.renews && this.now === undefined;
+  }
+
+  /** It has ended. */
+  forget() {
+    if (this.renews) this.now = undefined;
+  }
+
+  /** Have the application give another one; who asks meanwhile gets the same. */
+  async renew() {
+    const ask = async () => this.#source();
+    this.now = await (this.#asking ??= ask().finally(() => (this.#asking = undefined)));
+  }
+}
+
 // -- Transports -------------------------------------------------------------------------------------------------------
 
 /**
@@ -238,9 +276,10 @@ class Emitter {
  * - `open({ connection })`: the server's first event came through; only then the next two may come
  * - `push(subscription, push)`: `{ message | subscribed | gap | join | leave | unsubscribed: {…} }`
  * - `reply(reply)`: to a call
- * - `refused(subscription, error)`: the server does not give this channel
+ * - `refused(subscription, error)`: the server does not give this channel, or its token has ended
  * - `emit(name, event)`: what is for the application as it is (`disconnect`, `error`)
- * - `tokenEnds()`: another token is needed soon; `tokenChanged()` of the transport is called when it is there
+ * - `tokenEnds({ channel })`: another token is needed soon; when it is there `tokenChanged()` of the transport is called,
+ *   or if it is for a channel `sync()`
  * - `closed({ reason, reconnect, after?, own?, silent?, expired? })`: the end, once; `own` if it was the server's own
  *   wish, `silent` if nothing was heard for too long, `expired` if the token has ended
  */
@@ -299,8 +338,9 @@ class WebSocketTransport extends Transport {
   #socket;
   #connectId = this.env.nextId();
   #refreshId;
-  #joined = new Map(); // channel -> { subscription, live: the server has said yes }
+  #joined = new Map(); // channel -> { subscription, shown: its token, live: the server has said yes }
   #asked = new Map(); // id of a subscribe command -> the same
+  #held = []; // calls that wait until the token of their channel is taken
   #timers = {};
 
   start() {
@@ -328,24 +368,38 @@ class WebSocketTransport extends Transport {
     if (!this.isOpen) return;
     const wanted = new Set(this.env.subscriptions());
     const commands = [];
-    for (const [channel, { subscription }] of this.#joined) {
-      if (wanted.delete(subscription)) continue;
-      this.#joined.delete(channel);
-      commands.push({ unsubscribe: { channel } });
+    for (const [channel, joined] of this.#joined) {
+      const { subscription, shown } = joined;
+      const token = subscription.token.now;
+      if (!wanted.delete(subscription)) {
+        this.#joined.delete(channel);
+        commands.push({ unsubscribe: { channel } });
+      } else if (token !== shown) {
+        joined.shown = token;
+        // If it is refused, the one before ends: then another one is asked for.
+        commands.push({ id: this.env.nextId(), refresh: { token } });
+      }
     }
     for (const subscription of wanted) {
       const { channel, position, since } = subscription;
+      const token = subscription.token.now;
       const id = this.env.nextId();
-      const joined = { subscription, live: false };
+      const joined = { subscription, shown: token, live: false };
       this.#joined.set(channel, joined);
       this.#asked.set(id, joined);
-      commands.push({ id, subscribe: { channel, ...(position ? { cursor: String(position) } : { since }) } });
+      const from = position ? { cursor: String(position) } : { since };
+      commands.push({ id, subscribe: { channel, token, ...from } });
     }
     this.#write(commands);
+    this.send([]);
   }
 
+  /** What is done in a channel with a token of its own waits until that is taken, which is by following it. */
   send(calls) {
-    for (const { text } of calls) this.#socket.send(text);
+    const waits = ({ channel }) => this.env.tokenFor(channel)?.isGiven && !this.#joined.get(channel)?.live;
+    const all = [...this.#held, ...calls].filter(({ done }) => !done);
+    this.#held = all.filter(waits);
+    for (const call of all) if (!waits(call)) this.#socket.send(call.text);
   }
 
   poke() {
@@ -395,7 +449,10 @@ class WebSocketTransport extends Transport {
       this.events.reply(reply);
     } else if (this.#joined.get(joined.subscription.channel) === joined) {
       joined.live = !error;
-      if (!error) return this.push(joined.subscription, { subscribed: reply.subscribe });
+      if (!error) {
+        this.push(joined.subscription, { subscribed: reply.subscribe });
+        return this.send([]);
+      }
       this.#joined.delete(joined.subscription.channel);
       this.events.refused(joined.subscription, RtpushError.told(error));
     }
@@ -432,7 +489,7 @@ class WebSocketTransport extends Transport {
  * Subclasses have `follow(subscriptions, signal)`: follow them until the signal aborts; throw when that cannot be.
  */
 class HttpTransport extends Transport {
-  #followed = []; // [subscription, whether the request that follows it says from where]
+  #followed = []; // { subscription, shown: its token, placed: whether the request that follows it says from where }
   #following = new AbortController();
   #life = new AbortController();
   #calls = [];
@@ -445,8 +502,13 @@ class HttpTransport extends Transport {
   sync() {
     const wanted = this.#wanted();
     // A request that begins at "now" may have begun after what another transport has brought since.
-    const same = (one, at) => one === this.#followed[at]?.[0] && (this.#followed[at][1] || !one.position);
-    if (wanted.length !== this.#followed.length || !wanted.every(same)) this.#follow();
+    const same = (one, at) => {
+      const { subscription, shown, placed } = this.#followed[at] ?? {};
+      return one === subscription && one.token.now === shown && (placed || !one.position);
+    };
+    const isSame = wanted.length === this.#followed.length && wanted.every(same);
+    if (!isSame) this.#follow();
+    this.send([]); // some may have waited for a token
   }
 
   poke() {
@@ -465,14 +527,17 @@ class HttpTransport extends Transport {
 
   send(calls) {
     this.#calls.push(...calls);
-    if (!this.#sending) this.#sendCalls();
+    if (this.#calls.length && !this.#sending) this.#sendCalls();
   }
 
   /** The URL that follows these subscriptions from where they are. */
   address(subscriptions, more = {}) {
     const url = new URL(this.env.url(this.name));
     const { searchParams } = url;
-    for (const { channel } of subscriptions) searchParams.append("channel", channel);
+    for (const { channel, token } of subscriptions) {
+      searchParams.append("channel", channel);
+      if (token.now) searchParams.append("channel_token", token.now);
+    }
     const positions = subscriptions.map(({ position }) => position);
     if (positions.some(Boolean)) searchParams.set("cursor", makeCursor(positions));
     else if (subscriptions[0].since) searchParams.set("since", subscriptions[0].since);
@@ -495,7 +560,7 @@ class HttpTransport extends Transport {
     for (const [at, subscription] of subscriptions.entries()) {
       this.push(subscription, { subscribed: { channel: subscription.channel, ...positions[at], recovered } });
     }
-    for (const begun of this.#followed) begun[1] = true;
+    for (const begun of this.#followed) begun.placed = true;
     this.sync();
   }
 
@@ -512,7 +577,8 @@ class HttpTransport extends Transport {
     this.#following = new AbortController();
     const { signal } = this.#following;
     const subscriptions = this.#wanted();
-    this.#followed = subscriptions.map((subscription) => [subscription, subscription.position !== undefined]);
+    const placed = ({ position }) => position !== undefined;
+    this.#followed = subscriptions.map((one) => ({ subscription: one, shown: one.token.now, placed: placed(one) }));
     this.expectOpen();
     const following = subscriptions.length ? this.follow(subscriptions, signal) : this.#idle(signal);
     following.catch((error) => signal.aborted || this.#failed(error, subscriptions, signal));
@@ -520,21 +586,35 @@ class HttpTransport extends Transport {
 
   /** Without a channel there is nothing to follow; that the server answers must do. */
   async #idle(signal) {
-    await this.#emit([JSON.stringify({ id: this.env.nextId(), ping: {} })], signal);
+    await this.#ping(signal);
     if (!signal.aborted) this.opened({});
   }
 
+  #ping(signal) {
+    return this.#emit([{ text: JSON.stringify({ id: this.env.nextId(), ping: {} }) }], signal);
+  }
+
   async #failed(error, subscriptions, signal) {
-    const { code, after, silent } = error;
-    const refused = CHANNEL_ERRORS.has(code) ? await this.#atFault(error, subscriptions, signal) : [];
+    const { after, silent } = error;
+    const refused = await this.#atFault(error, subscriptions, signal);
     if (signal.aborted) return;
     for (const [subscription, why] of refused) this.events.refused(subscription, why);
     if (refused.length) return; // the client leaves them out
     this.endBy(error, { after, own: after !== undefined, silent });
   }
 
-  /** Find which channels of a refused request are at fault, with the error of each: by asking for one at a time. */
+  /**
+   * Find which channels of a refused request are at fault, with the error of each; none if it is not for them. Where
+   * the error does not name one: by asking for one at a time.
+   */
   async #atFault(error, subscriptions, signal) {
+    const named = subscriptions.filter(({ channel }) => channel === error.channel);
+    if (named.length) return [[named[0], error]];
+    // A token that names another channel than the one that it was given for is not found by its name.
+    const isOfChannel = ({ code, channel }) => code === INVALID_ERROR || channel !== undefined;
+    const isToken = isOfChannel(error) && subscriptions.some(({ token }) => token.now);
+    if (!isToken && !CHANNEL_ERRORS.has(error.code)) return [];
+    if (isToken && !(await this.#isWelcome(signal))) return [];
     if (subscriptions.length === 1) return [[subscriptions[0], error]];
     const refused = [];
     for (const subscription of subscriptions) {
@@ -545,10 +625,17 @@ class HttpTransport extends Transport {
           await response.body?.cancel();
         });
       } catch (why) {
-        if (CHANNEL_ERRORS.has(why.code)) refused.push([subscription, why]);
+        if (isOfChannel(why) || CHANNEL_ERRORS.has(why.code)) refused.push([subscription, why]);
       }
     }
     return refused;
+  }
+
+  /** Ask whether the client's own token is good, or there need be none. */
+  async #isWelcome(signal) {
+    this.expectOpen();
+    const answered = this.#ping(signal).then(() => true);
+    return answered.catch(({ code }) => !FINAL_ERRORS.has(code));
   }
 
   async #sendCalls() {
@@ -556,14 +643,18 @@ class HttpTransport extends Transport {
     await undefined; // what is called in the same turn goes together
     let failures = 0;
     for (let batch = this.#nextBatch(); batch.length && !this.hasEnded; batch = this.#nextBatch()) {
+      const shown = this.#tokensFor(batch);
       try {
-        const texts = batch.map(({ text }) => text);
-        const replies = await this.#emit(texts, this.#life.signal);
+        const replies = await this.#emit(batch, this.#life.signal);
         for (const reply of replies) this.events.reply(reply);
         failures = 0;
       } catch (error) {
         if (this.hasEnded) return;
-        if (error.code === EXPIRED_ERROR && this.env.renews) {
+        const named = this.env.subscriptions().find(({ channel }) => channel === error.channel);
+        if (named) this.events.refused(named, error);
+        if (error.channel !== undefined && `${this.#tokensFor(batch)}` !== `${shown}`) {
+          error.after = 0; // without this token, or with another one, it may be done
+        } else if (error.code === EXPIRED_ERROR && this.env.renews) {
           this.events.tokenEnds({});
           error.after = 1;
         } else if (error.status && !error.temporary) {
@@ -580,23 +671,39 @@ class HttpTransport extends Transport {
     this.#sending = false;
   }
 
+  /** Take the calls that go next, in their order; without those that wait for the token of their channel. */
   #nextBatch() {
     this.#calls = this.#calls.filter(({ done }) => !done);
-    let size = 0;
+    const batch = new Set();
+    const tokens = new Set();
     let characters = 0;
-    for (const { text } of this.#calls) {
-      characters += text.length;
-      if (size === BATCH || (size && characters > BATCH_CHARACTERS)) break;
-      size += 1;
+    let shown = 0;
+    for (const call of this.#calls) {
+      const { now, isMissing } = this.env.tokenFor(call.channel) ?? {};
+      if (isMissing) continue;
+      characters += call.text.length;
+      shown += !now || tokens.has(now) ? 0 : now.length;
+      const isTooMuch = characters > BATCH_CHARACTERS || shown > URL_CHARACTERS;
+      if (batch.size === BATCH || (batch.size && isTooMuch)) break;
+      batch.add(call);
+      tokens.add(now);
     }
-    return this.#calls.splice(0, size);
+    this.#calls = this.#calls.filter((call) => !batch.has(call));
+    return [...batch];
   }
 
-  #emit(texts, signal) {
+  /** The tokens of the channels of these calls. */
+  #tokensFor(calls) {
+    return [...new Set(calls.map(({ channel }) => this.env.tokenFor(channel)?.now))].filter(Boolean);
+  }
+
+  #emit(calls, signal) {
     const headers = { "Content-Type": "application/json" };
+    const url = new URL(this.env.url("emit"));
+    for (const token of this.#tokensFor(calls)) url.searchParams.append("channel_token", token);
     return within(CALL_TIMEOUT / 2, signal, async (limit) => {
-      const request = { method: "POST", body: `[${texts.join(",")}]`, headers, signal: limit };
-      return (await this.request(this.env.url("emit"), request)).json();
+      const body = `[${calls.map(({ text }) => text).join(",")}]`;
+      return (await this.request(url.href, { method: "POST", body, headers, signal: limit })).json();
     });
   }
 }
@@ -605,6 +712,7 @@ class SseTransport extends HttpTransport {
   name = "sse";
   #heardAt = 0;
   #silence;
+  #endedBy; // the code of the last channel of this stream that was ended
 
   release() {
     clearTimeout(this.#silence);
@@ -632,6 +740,7 @@ class SseTransport extends HttpTransport {
   #take({ event, data }, subscriptions) {
     const told = JSON.parse(data);
     if (event === "open") {
+      this.#endedBy = undefined;
       this.#watch();
       this.opened(told);
       this.subscribed(subscriptions, told.cursor, told.recovered);
@@ -639,8 +748,9 @@ class SseTransport extends HttpTransport {
       this.events.tokenEnds(told);
     } else if (event === "disconnect") {
       // One that only says that this stream has no channel left is for the stream; `unsubscribed` was told before.
-      if (told.code !== UNSUBSCRIBED) this.disconnected(told);
+      if (told.code !== this.#endedBy) this.disconnected(told);
     } else {
+      if (event === "unsubscribed") this.#endedBy = told.code;
       const subscription = subscriptions.find(({ channel }) => channel === told.channel);
       if (subscription) this.push(subscription, { [event]: told });
     }
@@ -666,10 +776,12 @@ class PollTransport extends HttpTransport {
       const began = Date.now();
       const held = () => (Date.now() - began) / 1000 >= HELD;
       try {
-        const answer = await this.#poll(subscriptions, first ? 0 : this.timeout, signal);
+        const { answer, etag } = await this.#poll(subscriptions, first ? 0 : this.timeout, signal);
         if (signal.aborted) return;
         if (first) this.opened({ connection: answer?.connection });
         if (answer) this.#take(answer, subscriptions, first, signal);
+        // Only what was taken to its end is known: what was dropped must come again.
+        if (etag && !signal.aborted) this.#etag = etag;
         const rest = this.rest(answer, first || held());
         if (rest) await pause(rest, signal);
       } catch (error) {
@@ -685,9 +797,9 @@ class PollTransport extends HttpTransport {
     try {
       return await within(timeout + this.env.silence, signal, async (limit) => {
         const response = await this.request(url, { headers, signal: limit });
+        if (response.status === 304) return {};
         const value = response.headers.get("etag");
-        if (value) this.#etag = { url, value };
-        return response.status === 304 ? undefined : await response.json();
+        return { answer: await response.json(), etag: value && { url, value } };
       });
     } catch (error) {
       if (error.name === "timeout") error.silent = true;
@@ -758,13 +870,16 @@ const ORDER = Object.keys(TRANSPORTS);
 export class Subscription extends Emitter {
   /** The position of the last message, or where delivery begins; undefined until the server has told it. */
   position;
+  isRenewing = false; // its token
+  failures = 0; // to get a good one, in a row
   #forget;
 
-  constructor(channel, { position, since }, forget) {
+  constructor(channel, { position, since, token }, forget) {
     super();
     this.channel = channel;
     this.position = position;
     this.since = since;
+    this.token = new Token(token);
     this.#forget = forget;
   }
 
@@ -794,8 +909,7 @@ export class Client extends Emitter {
   #current; // the one that carries
   #carried; // the name of the last that carried
   #connection;
-  #token; // the one to show; undefined: there is none, or it has ended
-  #asking; // for another one
+  #token;
   #preferred; // the name of the one to try first
   #why = "the first that works"; // the reason for the next change
   #attempts = 0;
@@ -821,6 +935,7 @@ export class Client extends Emitter {
     const unknown = transports.find((name) => !ORDER.includes(name));
     if (unknown) throw new TypeError(`no such transport: ${unknown}; expected ${ORDER.join(", ")}`);
     this.#options = { ...options, direction, transports, openTimeout, climbAfter, climbMax, random, WebSocket, storage };
+    this.#token = new Token(options.token);
     this.#options.fetch = (...request) => fetch(...request); // a browser's must not be called as a method of another
     const base = new URL(baseUrl, globalThis.location?.href);
     this.#base = new URL(base.pathname.replace(/\/*$/, "/"), base);
@@ -851,14 +966,15 @@ export class Client extends Emitter {
     this.#dial(0);
   }
 
-  subscribe(channel, { cursor = "-", since } = {}) {
+  subscribe(channel, { cursor = "-", since, token } = {}) {
     this.#mustLive();
     if (!CHANNEL_NAME.test(channel)) throw new TypeError(`not the name of a channel: ${channel}`);
     const known = this.#subscriptions.get(channel);
     if (known) return known;
-    const begin = { position: Position.parse(String(cursor)), since };
+    const begin = { position: Position.parse(String(cursor)), since, token };
     const subscription = new Subscription(channel, begin, (one) => this.#forget(one));
     this.#subscriptions.set(channel, subscription);
+    if (subscription.token.isMissing) this.#renewTokenFor(subscription);
     this.#changed();
     this.connect();
     return subscription;
@@ -900,7 +1016,7 @@ export class Client extends Emitter {
   /** Try each transport once, from the preferred one down. Returns the seconds to wait; undefined if that is all. */
   async #tryTransports() {
     try {
-      if (this.#token === undefined) await this.#askForToken();
+      if (this.#token.isMissing) await this.#token.renew();
     } catch (error) {
       if (!this.#over) this.emit("error", error);
       return this.#over ? undefined : this.#nextDelay();
@@ -925,28 +1041,43 @@ export class Client extends Emitter {
     return this.#nextDelay();
   }
 
-  /** Have the application give a token, if it can; who asks meanwhile gets the same. */
-  async #askForToken() {
-    const { token } = this.#options;
-    if (typeof token !== "function") this.#token = token;
-    else this.#token = await (this.#asking ??= (async () => token())().finally(() => (this.#asking = undefined)));
-  }
-
-  /** A token ends soon: have the transport that carries go on with another one. */
-  async #renewToken({ channel }) {
-    if (channel !== undefined || typeof this.#options.token !== "function") return;
+  /** The client's own token ends soon: have the transport that carries go on with another one. */
+  async #renewToken() {
+    if (!this.#token.renews) return;
     try {
-      await this.#askForToken();
+      await this.#token.renew();
       this.#current?.tokenChanged();
     } catch (error) {
       if (!this.#over) this.emit("error", error); // when it has ended, it is asked for again
     }
   }
 
+  /** Have the application give another token for a channel. While there is none, ask again and again. */
+  async #renewTokenFor(subscription) {
+    const { channel, token } = subscription;
+    const isFollowed = () => !this.#over && this.#subscriptions.get(channel) === subscription;
+    if (!token.renews || subscription.isRenewing) return;
+    subscription.isRenewing = true;
+    do {
+      if (subscription.failures) await pause(this.#delayAfter(subscription.failures - 1), this.#life.signal);
+      if (!isFollowed()) break;
+      try {
+        await token.renew();
+        if (token.isMissing) throw new TypeError("the application gave none");
+      } catch (error) {
+        subscription.failures += 1;
+        const told = new RtpushError("no_token", `${channel}: no token: ${error.message}`, { temporary: true });
+        if (isFollowed()) subscription.emit("error", told);
+      }
+    } while (token.isMissing);
+    subscription.isRenewing = false;
+    this.#changed();
+  }
+
   /** Whether there is a point in coming back; where a token has ended, only with another one. */
   #mayComeBack({ reconnect, expired }) {
-    if (expired) this.#token = undefined;
-    return reconnect && !(expired && typeof this.#options.token !== "function");
+    if (expired) this.#token.forget();
+    return reconnect && !(expired && !this.#token.renews);
   }
 
   /** Ask the server for its terms; without an answer the defaults do. Returns an error that forbids to go on now. */
@@ -984,13 +1115,13 @@ export class Client extends Emitter {
         },
         push: (subscription, push) => this.#take(subscription, push),
         reply: (reply) => this.#settle(reply),
-        refused: (subscription, error) => {
-          if (!error.temporary) this.#forget(subscription);
-          else later(REFUSED_FOR * (1 + this.#options.random()), () => this.#changed(), { background: true });
-          subscription.emit("error", error);
-        },
+        refused: (subscription, error) => this.#refused(subscription, error),
         emit: (kind, event) => this.emit(kind, event),
-        tokenEnds: (told) => this.#renewToken(told),
+        tokenEnds: ({ channel }) => {
+          const subscription = this.#subscriptions.get(channel);
+          if (channel === undefined) this.#renewToken();
+          else if (subscription) this.#renewTokenFor(subscription);
+        },
         closed: (end) => {
           this.#transports.delete(transport);
           if (transport === this.#current) this.#lost(transport, end);
@@ -1018,9 +1149,11 @@ export class Client extends Emitter {
       // The server speaks as often as it said; a shorter heartbeat of ours does not change that.
       silence: (terms.guessed ? heartbeat : Math.max(heartbeat, terms.heartbeat)) + terms.heartbeat_grace,
       nextId: () => ++this.#lastId,
-      token: () => this.#token,
-      renews: typeof this.#options.token === "function",
-      subscriptions: () => [...this.#subscriptions.values()],
+      token: () => this.#token.now,
+      tokenFor: (channel) => this.#subscriptions.get(channel)?.token,
+      renews: this.#token.renews,
+      // Those that wait for a token are left out until it is there.
+      subscriptions: () => [...this.#subscriptions.values()].filter(({ token }) => !token.isMissing),
       url: (name) => {
         const url = new URL((terms.urls[name] ?? terms[name]).replace(/^\//, "./"), this.#base);
         if (name === "websocket") url.protocol = url.protocol.replace("http", "ws");
@@ -1078,8 +1211,12 @@ export class Client extends Emitter {
   }
 
   #nextDelay() {
+    return this.#delayAfter(this.#attempts++);
+  }
+
+  #delayAfter(attempts) {
     const backoff = this.#options.backoff ?? this.#terms?.backoff ?? DEFAULT_TERMS.backoff;
-    return backoffDelay(this.#attempts++, backoff, this.#options.random());
+    return backoffDelay(attempts, backoff, this.#options.random());
   }
 
   // Climbing
@@ -1130,16 +1267,37 @@ export class Client extends Emitter {
     const [[kind, told]] = Object.entries(push);
     if (kind === "message") return this.#takeMessage(subscription, told);
     if (kind === "subscribed") {
+      subscription.failures = 0;
       // A position that is known stays: the server goes on from it, or tells a gap.
       subscription.position ??= new Position(told.epoch, told.offset);
       Object.assign(told, subscription.position);
     } else if (kind === "gap") {
       subscription.position = new Position(told.epoch, told.offset);
       this.#endProbe(); // it began before the gap and would tell it again
+    } else if (kind === "unsubscribed" && told.code === EXPIRED && subscription.token.renews) {
+      return this.#expired(subscription);
     } else if (kind === "unsubscribed") {
       this.#forget(subscription);
     }
     subscription.emit(kind, told);
+  }
+
+  /** The server does not give a channel: for good, for a while, or until there is another token. */
+  #refused(subscription, error) {
+    if (error.code === EXPIRED_ERROR && subscription.token.renews) {
+      subscription.failures += 1;
+      return this.#expired(subscription);
+    }
+    if (!error.temporary) this.#forget(subscription);
+    else later(REFUSED_FOR * (1 + this.#options.random()), () => this.#changed(), { background: true });
+    subscription.emit("error", error);
+  }
+
+  /** The token of a channel has ended: go on with another one, from where this one was. */
+  #expired(subscription) {
+    subscription.token.forget();
+    this.#changed();
+    this.#renewTokenFor(subscription);
   }
 
   #takeMessage(subscription, envelope) {
@@ -1181,7 +1339,8 @@ export class Client extends Emitter {
     const id = ++this.#lastId;
     const text = JSON.stringify({ id, [kind]: fields });
     return new Promise((resolve, reject) => {
-      const call = { id, text, kind, resolve, reject, done: false, timer: undefined };
+      const { channel } = fields;
+      const call = { id, text, kind, channel, resolve, reject, done: false, timer: undefined };
       this.#calls.set(id, call);
       if (this.#current) this.#sendCalls([call]);
       this.connect();

@@ -1,0 +1,1 @@
+"""Hooks to the application."""
