@@ -71,8 +71,12 @@ class WorkerTests(TestCase):
             return of_another and self._published(metrics) == 20
 
         await until(pinned, "all to be counted where others see it")
-        summed = await self._metrics("?workers=summed")
-        self.assertEqual(summed["rtpush_broker_sessions_total"], {(f"127.0.0.1:{redis.port}/0",): 2})
+
+        async def both_counted() -> bool:
+            summed = await self._metrics("?workers=summed")
+            return bool(summed["rtpush_broker_sessions_total"] == {(f"127.0.0.1:{redis.port}/0",): 2})
+
+        await until(both_counted, "the sessions of both workers to be seen")
         found = re.search(rb"worker 1 starts \(process (\d+)\)", self.server.process.out)
         assert found is not None
         os.kill(int(found[1]), signal.SIGKILL)

@@ -41,7 +41,7 @@ class KnownTests(ServedTestCase):
 
     def resource(self) -> PollResource:
         """Return what answers polls now."""
-        resource: Any = self.site.resource.getStaticEntity(b"poll")  # type: ignore[no-untyped-call]
+        resource: Any = self.site.resource.getStaticEntity(b"poll")
         self.assertIsInstance(resource, PollResource)
         return resource
 
@@ -240,7 +240,7 @@ class OwnTests(TokenTestCase):
     def kept(self) -> str:
         """Return all that is remembered of requests."""
         site = self.site
-        resource = site.resource.getStaticEntity(b"poll")  # type: ignore[no-untyped-call]
+        resource = site.resource.getStaticEntity(b"poll")
         return repr(
             [*site.known_requests, *site._known, *site._known_lines, *[uri for uri, _ in resource._known]]
         )
