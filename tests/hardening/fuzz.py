@@ -275,7 +275,7 @@ class Fuzz:
     def _blocks(self) -> int:
         """Return how many blocks are in use when all is forgotten that is kept for those who come again."""
         for each in gc.get_objects():
-            if isinstance(each, _Cache) and str(getattr(each, "__module__", "")).startswith("rtpush."):
+            if type(each) is _Cache and str(getattr(each, "__module__", "")).startswith("rtpush."):
                 each.cache_clear()
             elif str(type(each).__module__).startswith("rtpush."):
                 for name in _KNOWN:
