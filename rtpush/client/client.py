@@ -74,6 +74,8 @@ class Client:
         All but the last by default; it too with direction ``rare``.
     :param direction: ``duplex``, ``push`` or ``rare``: what the server ranks the transports by.
     :param info: What others may know of this client, for presence; anything that JSON can express.
+    :param data: What this client says to the application (``[hooks]``) when it connects over WebSocket; anything that
+        JSON can express. The other transports have no room for it: there ``info`` and ``headers`` say something.
     :param headers: Sent with every request.
     :param token: What this client shows of who it is; or what is called for it, whenever another one is needed: before
         it ends, and when the server says that it has ended. It returns a token, or a Deferred or coroutine of one.
@@ -96,6 +98,7 @@ class Client:
         transports: Sequence[str] | None = None,
         direction: str = "duplex",
         info: Any = None,
+        data: Any = None,
         headers: Mapping[str, str] | None = None,
         token: str | GivesToken | None = None,
         endpoints: IAgentEndpointFactory | None = None,
@@ -113,6 +116,8 @@ class Client:
         self._random = random or SystemRandom()
         self._status = Status(State.CLOSED, reason="not started")
         self._listeners: list[Callable[[Status], Any]] = []
+        self._data: Any = None
+        self._data_listeners: list[Callable[[Any], Any]] = []
         self._started = False
         #: Makes the exception that says why this client can no longer be used.
         self._over: Callable[[], Exception] | None = None
@@ -126,10 +131,11 @@ class Client:
             links=_LINKS,
             open_timeout=open_timeout,
             climb_after=climb_after,
-            info=b"" if info is None else msgspec.json.encode(info),
+            info=_json(info),
+            data=_json(data),
             chance=self._random.random,
         )
-        reports = Reports(self._negotiated, self._carried, self._waiting, self._given_up)
+        reports = Reports(self._negotiated, self._carried, self._waiting, self._given_up, self._told)
         self._connector = Connector(plan, self._web, reactor, self._following, self._outbox, reports)
 
     @property
@@ -151,6 +157,21 @@ class Client:
         """Call back with the :class:`Status` each time it changes; the result stops that."""
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
+
+    @property
+    def data(self) -> Any:
+        """What the application has said to this client last, as JSON says; :obj:`None` if it has said nothing."""
+        return self._data
+
+    def on_data(self, callback: Callable[[Any], Any]) -> Callable[[], None]:
+        """
+        Call back with what the application says to this client (``[hooks]``); the result stops that.
+
+        It comes each time when the client connects over WebSocket, or opens an event stream, as it does to follow other
+        channels; over polls when it begins to follow a channel.
+        """
+        self._data_listeners.append(callback)
+        return lambda: self._data_listeners.remove(callback)
 
     def cursor(self, channels: Sequence[str]) -> str:
         """Return where these channels are: any client can go on from there."""
@@ -180,6 +201,7 @@ class Client:
         on_gap: Callable[[GapPush], Any] = ignore,
         on_member: Callable[[Joined | Left], Any] = ignore,
         on_end: Callable[[Exception], Any] = ignore,
+        on_data: Callable[[Any], Any] = ignore,
     ) -> Subscription:
         """
         Follow a channel: after a position, from the oldest message kept (``since="earliest"``), or from now.
@@ -193,6 +215,8 @@ class Client:
         :param on_gap: Told when messages were lost: the stream goes on after its position.
         :param on_member: Told who joined or left, where the namespace tells it.
         :param on_end: Told why the other side ended the subscription: :class:`RtpushError` if it was refused.
+        :param on_data: Told what the application says about this channel (``[hooks]``), before the messages: when the
+            client begins to follow it, and as with :meth:`on_data` of the client when it comes back.
         :raises ValueError: if the channel is followed already, or it or the position cannot be one.
         :raises ClientClosed: if the client was closed.
         """
@@ -203,7 +227,7 @@ class Client:
         except RtpushError as error:
             raise ValueError(error.message) from None
         begin = Position.parse(position) if isinstance(position, str) else position
-        callbacks = Callbacks(on_message, on_gap, on_member, on_end)
+        callbacks = Callbacks(on_message, on_gap, on_member, on_end, on_data)
         self.connect()
         earliest = since == "earliest"
         subscription = Subscription(channel, begin, earliest, callbacks, self._following.drop, Token(token))
@@ -302,6 +326,10 @@ class Client:
     def _given_up(self, why: LinkLost) -> None:
         self._finish(str(why), lambda: ServerEnded(why.code, why.reason)).addErrback(_report)
 
+    def _told(self, data: Any) -> None:
+        self._data = data
+        _tell(self._data_listeners, data)
+
     # What the subscriptions report.
 
     def _channels_changed(self) -> None:
@@ -313,11 +341,19 @@ class Client:
 
     def _set_status(self, status: Status) -> None:
         self._status = status
-        for listener in list(self._listeners):
-            try:
-                listener(status)
-            except Exception:
-                _log.failure("A listener of the client failed")
+        _tell(self._listeners, status)
+
+
+def _tell(listeners: Sequence[Callable[[Any], Any]], news: Any) -> None:
+    for listener in list(listeners):
+        try:
+            listener(news)
+        except Exception:
+            _log.failure("A listener of the client failed")
+
+
+def _json(said: Any) -> bytes:
+    return b"" if said is None else msgspec.json.encode(said)
 
 
 def _report(failure: Failure) -> None:

@@ -35,12 +35,14 @@ class Reports:
     :ivar carried: A link is open and carries from now on; and why it is this one.
     :ivar waiting: Why there is no link, and after how many seconds the next attempt is.
     :ivar given_up: Why there will be none: the server said not to come back.
+    :ivar told: What the application says to the client.
     """
 
     negotiated: Callable[[Negotiation], None]
     carried: Callable[[Link, str], None]
     waiting: Callable[[str, float], None]
     given_up: Callable[[LinkLost], None]
+    told: Callable[[Any], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +63,7 @@ class Plan:
     open_timeout: float
     climb_after: float
     info: bytes
+    data: bytes
     chance: Callable[[], float]
 
 
@@ -231,7 +234,9 @@ class Connector:
             chance=self._plan.chance,
             open_timeout=self._plan.open_timeout,
             info=self._plan.info,
+            data=self._plan.data,
             token_ends=self._token_ends,
+            told=self._reports.told,
         )
         link = self._opening = self._plan.links[name](context, self._audience, self._link_lost)
         try:

@@ -7,7 +7,7 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 
-from rtpush.errors import Disconnect, ErrorCode, RtpushError
+from rtpush.errors import Disconnect, ErrorCode, RtpushError, reconnects
 
 __all__ = [
     "FINAL_ERRORS",
@@ -18,6 +18,7 @@ __all__ = [
     "OutboxFull",
     "ServerEnded",
     "cause_of",
+    "kept_out_by",
     "lost_by",
     "refused_by",
 ]
@@ -102,6 +103,14 @@ def refused_by(error: RtpushError) -> LinkLost:
     """Return what an error of the server means for a connection: whether it is worth while to come back."""
     code = Disconnect.TOKEN_EXPIRED.code if error.kind is ErrorCode.TOKEN_EXPIRED else None
     return LinkLost(error.message, code, comes_back=error.kind not in FINAL_ERRORS)
+
+
+def kept_out_by(error: RtpushError) -> LinkLost:
+    """Return what an error means for a client that is not let in: the application's code may say that it comes back."""
+    if error.kind is not ErrorCode.PERMISSION_DENIED:
+        return refused_by(error)
+    code = error.code if 4000 <= error.code <= 4999 else Disconnect.PERMISSION_DENIED.code
+    return LinkLost(error.message, code, comes_back=reconnects(code))
 
 
 def lost_by(failure: Failure) -> LinkLost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -101,6 +102,11 @@ class Following:
             for subscription in self._subscriptions.values()
             if subscription.resting is None and not subscription.token.is_missing
         ]
+
+    def told(self, channel: str, data: Any) -> None:
+        """Hear what the application says about a channel."""
+        if (subscription := self._subscriptions.get(channel)) is not None:
+            subscription.told(data)
 
     def begins(self, channel: str, position: Position) -> None:
         """Hear where a channel begins."""

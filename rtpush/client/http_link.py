@@ -13,12 +13,12 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from rtpush.client.emit import Emitter, post_commands
-from rtpush.client.errors import BadAnswer, LinkLost, lost_by, refused_by
+from rtpush.client.errors import BadAnswer, LinkLost, kept_out_by, lost_by, refused_by
 from rtpush.client.link import Audience, Link, LinkContext
 from rtpush.client.outbox import Command
 from rtpush.client.wants import Want, channels_query, first_request
 from rtpush.client.web import Answer, discard, read_answer
-from rtpush.client.wire import Frame, error_in
+from rtpush.client.wire import Frame, Greeting, error_in
 from rtpush.errors import Disconnect, ErrorCode, RtpushError
 from rtpush.protocol.position import BadCursor, parse_cursor
 
@@ -138,6 +138,14 @@ class HttpLink(Link):
         self._silence.stop()
         self._opened()
 
+    def _greeted(self, greeting: Greeting) -> None:
+        """Tell what the application says. Whoever hears it may close this link, or have it ask for other channels."""
+        if greeting.data is not None and not self._ended:
+            self._context.told(greeting.data)
+        for channel, data in greeting.channel_data.items():
+            if not self._ended:
+                self._audience.told(channel, data)
+
     def _begins(self, cursor: str) -> None:
         """Tell where the channels begin; when all have a position, those that had to wait for that can join them."""
         try:
@@ -176,7 +184,9 @@ class HttpLink(Link):
             self._refused([(error.channel, error)])
         elif (error.kind is ErrorCode.INVALID_TOKEN or error.channel) and any(want.token for want in self._asked):
             # Also one that names another channel than the one that it was given for.
-            self._ask(self._find_invalid(error), self._refused)
+            self._ask(self._find_if_let_in(error), self._refused)
+        elif error.kind in (ErrorCode.UNAUTHORIZED, ErrorCode.PERMISSION_DENIED):
+            self._ask(self._find_if_let_in(error), self._refused)
         elif error.kind not in _CHANNEL_ERRORS:
             self.lose(refused_by(error))
         elif len(self._asked) == 1:
@@ -184,17 +194,19 @@ class HttpLink(Link):
         else:
             self._ask(self._find_refused(error), self._refused)
 
-    async def _find_invalid(self, error: RtpushError) -> list[tuple[str, RtpushError]]:
+    async def _find_if_let_in(self, error: RtpushError) -> list[tuple[str, RtpushError]]:
         """
-        Find the channels whose own tokens are none.
+        Find the channels at fault.
 
-        :raises LinkLost: if it is that of the client.
+        :raises LinkLost: if it is the client that is not let in.
         """
         self._silence.within(self._context.open_timeout)
         try:
             await post_commands(self._context, [("ping", b"{}")])
         except RtpushError as own:
-            raise refused_by(own) from None
+            raise kept_out_by(own) from None
+        if len(self._asked) == 1:
+            return [(self._asked[0].channel, error)]
         return await self._find_refused(error)
 
     async def _find_refused(self, error: RtpushError) -> list[tuple[str, RtpushError]]:

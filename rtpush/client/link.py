@@ -32,6 +32,9 @@ class Audience(Protocol):
     def wants(self) -> Sequence[Want]:
         """Return the channels that are to be followed now, each with its position."""
 
+    def told(self, channel: str, data: Any) -> None:
+        """Hear what the application says about a channel, before that begins."""
+
     def begins(self, channel: str, position: Position) -> None:
         """Hear where delivery begins: after this position."""
 
@@ -64,9 +67,11 @@ class LinkContext:
 
     :ivar outbox: Gets the replies to the commands that links send.
     :ivar info: What the client says of itself, for presence: JSON, or nothing.
+    :ivar data: What it says to the application, where the transport has room for it: JSON, or nothing.
     :ivar chance: Returns a random number, at least 0 and below 1.
     :ivar open_timeout: Seconds within which the first event must come through.
     :ivar token_ends: Told that the client's own token ends soon.
+    :ivar told: Told what the application says to the client.
     """
 
     web: Web
@@ -76,7 +81,9 @@ class LinkContext:
     chance: Callable[[], float]
     open_timeout: float
     info: bytes = b""
+    data: bytes = b""
     token_ends: Callable[[], None] = lambda: None
+    told: Callable[[Any], None] = lambda _: None
 
 
 class Deadline:

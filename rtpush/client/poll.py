@@ -73,6 +73,8 @@ class _PollLink(HttpLink):
     def _answered(self, answer: PollAnswer | None) -> None:
         self._silence.stop()
         self._opened()
+        if answer is not None:
+            self._greeted(answer)
         frames = [] if answer is None else _frames(answer)
         for frame in frames:
             # What hears of one may close this link, or have it ask for other channels.

@@ -58,8 +58,11 @@ class SseLink(HttpLink):
                 return
             if event.name == "open":
                 self._silence.within(self._context.negotiation.heartbeat + self._context.negotiation.grace)
+                opened = read(event.data, Opened)
                 self._opened()
-                self._begins(read(event.data, Opened).cursor)
+                self._greeted(opened)
+                if self._stream is stream:
+                    self._begins(opened.cursor)
             else:
                 self._hear(read_event(event.name, event.data))
 

@@ -33,6 +33,7 @@ class Callbacks:
     :ivar message: Gets each message, once and in order.
     :ivar gap: Gets a :class:`GapPush` when messages are lost: the stream goes on after its position.
     :ivar member: Gets who joined or left, where the namespace tells it.
+    :ivar data: Gets what the application says about the channel, when it says something.
     :ivar ended: Gets the exception when the subscription is ended by the other side.
     """
 
@@ -40,6 +41,7 @@ class Callbacks:
     gap: Callable[[GapPush], Any] = ignore
     member: Callable[[Joined | Left], Any] = ignore
     ended: Callable[[Exception], Any] = ignore
+    data: Callable[[Any], Any] = ignore
 
 
 class Subscription:
@@ -50,6 +52,7 @@ class Subscription:
     :ivar token: What is shown for this channel alone, if anything is.
     :ivar position: The position of the last message that was delivered, or where delivery begins; :obj:`None` until the
         server has said that.
+    :ivar data: What the application has said about it last, as JSON says; :obj:`None` if it has said nothing.
     :ivar error: Why it ended, if it did.
     """
 
@@ -66,6 +69,7 @@ class Subscription:
         self.position = position
         self.earliest = earliest
         self.token = token or Token(None)
+        self.data: Any = None
         self.error: Exception | None = None
         #: The timer until it is asked for again, after the server refused it for a while or there was no good token.
         self.resting: IDelayedCall | None = None
@@ -92,6 +96,11 @@ class Subscription:
         waiting: Deferred[Subscription] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         return waiting
+
+    def told(self, data: Any) -> None:
+        """For the client: the application says something about the channel."""
+        self.data = data
+        self._call(self._callbacks.data, data)
 
     def live(self, position: Position) -> None:
         """For the client: the server has accepted it, and delivery begins here."""

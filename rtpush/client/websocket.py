@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from rtpush.client.errors import BadAnswer, LinkLost, lost_by, refused_by
+from rtpush.client.errors import BadAnswer, LinkLost, kept_out_by, lost_by, refused_by
 from rtpush.client.link import Audience, Link, LinkContext
 from rtpush.client.negotiation import websocket_url
 from rtpush.client.outbox import Command
@@ -155,9 +155,11 @@ class WebSocketLink(Link):
     def socket_opened(self) -> None:
         """Hear that the handshake is done: say who we are."""
         self._connect_id = self._new_id()
-        info = msgspec.Raw(self._context.info) if self._context.info else None
-        fields = fields_json({"info": info, "token": self._context.web.token.now})
-        self._write(command_json(self._connect_id, "connect", fields))
+        context = self._context
+        said = {"info": context.info, "data": context.data}
+        fields: dict[str, Any] = {name: msgspec.Raw(value) for name, value in said.items() if value}
+        body = fields_json({**fields, "token": context.web.token.now})
+        self._write(command_json(self._connect_id, "connect", body))
 
     def socket_heard(self) -> None:
         """Hear that something came, be it a part of a frame or a ping."""
@@ -202,13 +204,15 @@ class WebSocketLink(Link):
 
     def _greeted(self, frame: Frame) -> None:
         if frame.error is not None:
-            self.lose(refused_by(frame.error.exception()))
+            self.lose(kept_out_by(frame.error.exception()))
             return
         if frame.connect is not None and frame.connect.heartbeat is not None:
             self._heartbeat = max(1.0, frame.connect.heartbeat)
         self._silence.within(self._heartbeat + self._context.negotiation.grace)
         self._ping_timer = self._context.clock.callLater(self._heartbeat, self._ping)
         self._opened()
+        if frame.connect is not None and frame.connect.data is not None and not self._ended:
+            self._context.told(frame.connect.data)
 
     def _subscribed(self, channel: str, frame: Frame) -> None:
         if frame.error is not None:
@@ -216,6 +220,8 @@ class WebSocketLink(Link):
             self._audience.refused(channel, frame.error.exception())
         elif frame.subscribe is not None:
             self._live.add(channel)
+            if frame.subscribe.data is not None:
+                self._audience.told(channel, frame.subscribe.data)
             self._audience.begins(channel, frame.subscribe.subscribed().position)
             self.send([])
 

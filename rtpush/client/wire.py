@@ -21,6 +21,7 @@ from rtpush.protocol.recovery import Gap, Page
 __all__ = [
     "BatchReply",
     "Frame",
+    "Greeting",
     "HistoryReply",
     "Opened",
     "PollAnswer",
@@ -42,6 +43,7 @@ T = TypeVar("T")
 
 _NO_DATA = msgspec.Raw(b"")
 _ERRORS_BY_CODE = {kind.code: kind for kind in ErrorCode}
+_ERRORS_BY_NAME = {kind.name.lower(): kind for kind in ErrorCode}
 
 
 class _Envelope(msgspec.Struct):
@@ -78,12 +80,17 @@ class _Error(msgspec.Struct):
     channel: str = ""
 
     def exception(self) -> RtpushError:
-        """Return the error; one of a code that we do not know becomes the nearest that we do."""
-        kind = _ERRORS_BY_CODE.get(self.code)
+        """
+        Return the error.
+
+        One of a code that we do not know is what its name says, with a code that the application has chosen, or becomes
+        the nearest that we know.
+        """
+        kind = _ERRORS_BY_CODE.get(self.code) or _ERRORS_BY_NAME.get(self.name)
         if kind is None:
             unknown = ErrorCode.INTERNAL if self.temporary else ErrorCode.BAD_REQUEST
             return RtpushError(unknown, f"{self.name} ({self.code}): {self.message}")
-        return RtpushError(kind, self.message or self.name, channel=self.channel)
+        return RtpushError(kind, self.message or self.name, channel=self.channel, code=self.code)
 
 
 class _Place(msgspec.Struct):
@@ -94,6 +101,7 @@ class _Place(msgspec.Struct):
     offset: int
     recovered: bool = True
     reason: str = ""
+    data: Any = None
 
     def subscribed(self) -> Subscribed:
         return Subscribed(self.channel, Position(self.epoch, self.offset), self.recovered)
@@ -149,6 +157,7 @@ class _Expiring(msgspec.Struct):
 
 class _Connected(msgspec.Struct):
     heartbeat: float | None = None
+    data: Any = None
 
 
 class PublishReply(msgspec.Struct):
@@ -224,13 +233,20 @@ class Frame(msgspec.Struct):
     presence: PresenceReply | None = None
 
 
-class Opened(msgspec.Struct):
+class Greeting(msgspec.Struct, kw_only=True):
+    """What the application says to the client, and to it about its channels."""
+
+    data: Any = None
+    channel_data: dict[str, Any] = {}
+
+
+class Opened(Greeting):
     """The data of the first event of an event stream."""
 
     cursor: str
 
 
-class PollAnswer(msgspec.Struct):
+class PollAnswer(Greeting):
     """The answer of a poll."""
 
     cursor: str

@@ -183,6 +183,10 @@ class ConnectTests(HookTestCase):
             self.assertEqual(first, {"messages": [], "cursor": first["cursor"], "recovered": True, **expected})
             if not timeout:
                 self.assertNotIn("data", self.poll(cursor=first["cursor"]).json)
+        other = self.poll(channel=["free:a", "free:b"], cursor=f"{first['cursor']},-", timeout=30).json
+        self.assertEqual((other["data"], sorted(other["channel_data"])), ([1], ["free:a", "free:b"]))
+        gone = self.poll(channel=["free:a", "free:b"], cursor="gone:7,-").json
+        self.assertEqual((gone["recovered"], gone["data"]), (False, [1]))
         self.publish("free:a", "x")
         first = self.poll(since="earliest").json
         self.assertEqual(([each["data"] for each in first["messages"]], first["data"]), (["x"], [1]))

@@ -38,6 +38,11 @@ export class FakeServer {
   /** Channels that need a token of their own: `CHANNEL/NUMBER`; and tokens that have ended. */
   locked = new Set();
   ended = new Set();
+  /** What the application says: to a client; about channels; why it lets nobody in; why nobody may follow a channel. */
+  greeting;
+  channelData = {};
+  keptOut;
+  denied = {};
   kept = 1000;
   /** All requests, as [path, query]; WebSocket frames as ["frame", command]. */
   log = [];
@@ -120,8 +125,10 @@ export class FakeServer {
     return { at: from, messages: messages.filter((message) => message.offset > from.offset) };
   }
 
-  /** What is wrong with the tokens for these channels. */
+  /** What is wrong with the client, with these channels, or with the tokens for them. */
   refusal(channels, tokens) {
+    const denied = this.keptOut ?? channels.map((name) => this.denied[name]).find(Boolean);
+    if (denied) return { name: "permission_denied", status: 403, ...denied };
     for (const token of tokens) {
       const [channel, number] = token.split("/");
       if (number === undefined) return { code: 117, name: "invalid_token", message: "that is none", status: 401 };
@@ -171,7 +178,7 @@ export class FakeServer {
       if (typeof what === "function") return resolve(what(query, () => this.#fetch(url, init, true)));
       if (path === "negotiate") return resolve(json(this.#terms(query)));
       const refusal = this.refusal(query.channels, query.tokens);
-      if (refusal) return resolve(json({ error: { temporary: false, ...refusal } }, { status: 401 }));
+      if (refusal) return resolve(json({ error: { temporary: false, ...refusal } }, { status: refusal.status }));
       if (path === "emit") return this.#emit(JSON.parse(body), query.tokens, resolve, reject);
       const wrong = query.channels.find((name) => this.unknown.has(name));
       if (wrong) return resolve(problem(104, "unknown_channel", 404));
@@ -247,8 +254,9 @@ class FakeSocket {
   #take({ id, ...command }) {
     if (this.readyState !== 1) return;
     const { connect, subscribe, unsubscribe, refresh } = command;
-    if (connect)
-      this.push({ id, connect: { connection: this.#server.connection(), heartbeat: this.#server.heartbeat } });
+    const { heartbeat, greeting, keptOut } = this.#server;
+    if (connect && keptOut) this.#keepOut(id, keptOut);
+    else if (connect) this.push({ id, connect: { connection: this.#server.connection(), heartbeat, data: greeting } });
     else if (subscribe) this.#subscribe(id, subscribe);
     else if (unsubscribe) this.#joined.delete(unsubscribe.channel);
     else {
@@ -258,6 +266,13 @@ class FakeSocket {
       if (command.publish && this.#server.network["ws reply"] === "cut") this.cut();
       this.push(reply);
     }
+  }
+
+  #keepOut(id, error) {
+    const code = error.code >= 4000 ? error.code : 4503;
+    this.push({ id, error: { name: "permission_denied", temporary: false, ...error } });
+    this.push({ disconnect: { code, reason: error.message, reconnect: code < 4500 } });
+    this.#close(code, error.message);
   }
 
   /** End a subscription. */
@@ -274,7 +289,8 @@ class FakeSocket {
     }
     const { at, messages, gap } = this.#server.begin(channel, cursor, since);
     this.#joined.set(channel, token);
-    this.push({ id, subscribe: { channel, epoch: at.epoch, offset: at.offset, recovered: !gap } });
+    const data = this.#server.channelData[channel];
+    this.push({ id, subscribe: { channel, epoch: at.epoch, offset: at.offset, recovered: !gap, data } });
     if (gap) this.push({ gap });
     for (const message of messages) this.push({ message });
     return undefined;
@@ -309,6 +325,8 @@ class FakeStream {
       connection: server.connection(),
       cursor: makeCursor(begun.map(({ at }) => at)),
       recovered: begun.every(({ gap }) => !gap),
+      data: server.greeting,
+      channel_data: server.channelData,
     };
     this.event("open", opening);
     for (const { messages, gap } of begun) {
@@ -367,6 +385,7 @@ class FakePoll {
   #resolve;
   #positions;
   #timer;
+  #said = {};
 
   constructor(server, { channels, cursor, since, timeout, headers }, signal, resolve, reject) {
     this.#server = server;
@@ -375,6 +394,8 @@ class FakePoll {
     const texts = cursor?.split(",") ?? [];
     const begun = channels.map((name, at) => server.begin(name, texts[at], since));
     this.#positions = new Map(channels.map((name, at) => [name, begun[at].at]));
+    const { greeting: data, channelData: channel_data } = server;
+    if (!texts.length || texts.includes("-")) this.#said = { data, channel_data };
     signal.addEventListener("abort", () => this.#forget());
     const gaps = begun.map(({ gap }) => gap).filter(Boolean);
     const messages = begun.flatMap((one) => one.messages);
@@ -410,7 +431,7 @@ class FakePoll {
     const headers = { etag: `"${cursor}"` };
     if (known === headers.etag) return this.#resolve(new Response(null, { status: 304, headers }));
     const wrong = gaps.length ? { recovered: false, gaps } : {};
-    return this.#resolve(json({ messages, cursor, recovered: true, ...wrong, ...more }, { headers }));
+    return this.#resolve(json({ messages, cursor, recovered: true, ...wrong, ...this.#said, ...more }, { headers }));
   }
 
   #forget() {

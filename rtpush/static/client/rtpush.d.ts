@@ -33,6 +33,11 @@ export interface ClientOptions {
   /** What others see of this client in a channel's presence: any JSON. */
   info?: unknown;
   /**
+   * What it says to the application (hooks) when it connects over WebSocket: any JSON. The other transports have no room
+   * for it: there `info` and `headers` say something.
+   */
+  data?: unknown;
+  /**
    * What this client shows of who it is; or what is called for it, whenever another one is needed: before it ends, and
    * when the server says that it has ended.
    */
@@ -61,6 +66,14 @@ export interface TransportEvent {
   reason: string;
 }
 
+export interface ConnectedEvent {
+  transport: TransportName;
+  /** The server's id of this connection, where the transport tells it. */
+  connection?: string;
+  /** What the application says to this client (hooks), if it does: any JSON. */
+  data?: any;
+}
+
 export interface AttemptEvent {
   transport: TransportName;
   /** How many attempts have failed since the last success. */
@@ -82,6 +95,11 @@ export interface ClientEvents {
   state: StateEvent;
   transport: TransportEvent;
   attempt: AttemptEvent;
+  /**
+   * The server has let this client in: at the beginning and after each reconnection and change of transport; but for
+   * WebSocket also when other channels are followed. Polls that only go on have no `data`.
+   */
+  connected: ConnectedEvent;
   /** Something went wrong, and the client goes on; or, just before the state `closed`, it does not. */
   error: Error;
   /** The server ended the connection. */
@@ -105,6 +123,8 @@ export interface SubscribedEvent {
   offset: number;
   /** False if the server could not go on from the position that it was given; a `gap` follows. */
   recovered: boolean;
+  /** What the application says about the channel (hooks), if it does: any JSON. Polls that only go on have none. */
+  data?: any;
 }
 
 export interface GapEvent {
@@ -240,8 +260,12 @@ export class Position {
   toString(): string;
 }
 
-/** What went wrong: a row of the protocol's error table, or something of this client's, which has no `code`. */
+/**
+ * What went wrong: a row of the protocol's error table, or something of this client's, whose `code` is that of the error
+ * that is behind it, if one is.
+ */
 export class RtpushError extends Error {
+  /** If the application refuses (`name` is `permission_denied`), it may be one of its own. */
   readonly code?: number;
   /** The channel whose own token has ended or was taken back, if that is what is wrong. */
   readonly channel?: string;

@@ -25,7 +25,9 @@ const REFUSED_FOR = 5; // before a channel that was refused for the time being i
 const CHANNEL_ERRORS = new Set([101, 102, 104, 105, 106]); // unauthorized, permission_denied, unknown_channel, bad_…
 // unauthorized, origin_not_allowed, invalid_token, token_revoked: the same on every transport
 const FINAL_ERRORS = new Set([101, 115, 117, 119]);
+const DENIED_NAME = "permission_denied"; // its code may be one that the application has chosen
 const INVALID_ERROR = 117;
+const UNAUTHORIZED_ERROR = 101;
 const EXPIRED_ERROR = 118;
 const EXPIRED = 4004;
 const FINAL_CLOSES = new Set([1002, 1003, 1007, 1008, 1009, 1010]); // RFC 6455, section 7.4.1
@@ -50,6 +52,11 @@ export function backoffDelay(attempt, { base, max, jitter }, chance) {
 /** Whether a client that was closed with this code comes back. */
 export function comesBack(code) {
   return code >= 4000 ? code < 4500 : !FINAL_CLOSES.has(code);
+}
+
+/** Whether an error, as the reply to `connect` or to a ping, says that this client is not let in, and not to come back. */
+function keepsOut({ code, name }) {
+  return FINAL_ERRORS.has(code) || (name === DENIED_NAME && !(code >= 4000 && comesBack(code)));
 }
 
 /** The place of a message in its channel; as text it is what a cursor says. */
@@ -273,15 +280,16 @@ class Token {
  * the command as text; `poke()`: the network changed, find out whether this still works; `release()`: let go of all.
  *
  * `env` is what the client lends it. It calls these of `events`:
- * - `open({ connection })`: the server's first event came through; only then the next two may come
+ * - `open({ connection, data })`: the server's first event came through; only then the next two may come
  * - `push(subscription, push)`: `{ message | subscribed | gap | join | leave | unsubscribed: {…} }`
  * - `reply(reply)`: to a call
  * - `refused(subscription, error)`: the server does not give this channel, or its token has ended
  * - `emit(name, event)`: what is for the application as it is (`disconnect`, `error`)
  * - `tokenEnds({ channel })`: another token is needed soon; when it is there `tokenChanged()` of the transport is called,
  *   or if it is for a channel `sync()`
- * - `closed({ reason, reconnect, after?, own?, silent?, expired? })`: the end, once; `own` if it was the server's own
- *   wish, `silent` if nothing was heard for too long, `expired` if the token has ended
+ * - `closed({ reason, code?, reconnect, after?, own?, silent?, expired? })`: the end, once; `code` that of the error if it
+ *   was by one, `own` if it was the server's own wish, `silent` if nothing was heard for too long, `expired` if the token
+ *   has ended
  */
 class Transport {
   isOpen = false;
@@ -301,11 +309,11 @@ class Transport {
     this.#openTimer = later(openTimeout, () => this.end({ reason: `nothing came through within ${openTimeout} s` }));
   }
 
-  opened({ connection }) {
+  opened({ connection, data }) {
     clearTimeout(this.#openTimer);
     if (!this.isOpen) this.openedAt = Date.now();
     this.isOpen = true;
-    this.events.open({ connection });
+    this.events.open({ connection, data });
   }
 
   push(subscription, push) {
@@ -321,7 +329,7 @@ class Transport {
   /** What an error of the server means for this connection. */
   endBy({ message: reason, code }, more = {}) {
     const expired = code === EXPIRED_ERROR;
-    this.end({ reason, reconnect: !FINAL_ERRORS.has(code), ...more, ...(expired && { own: true, expired }) });
+    this.end({ reason, code, reconnect: !FINAL_ERRORS.has(code), ...more, ...(expired && { own: true, expired }) });
   }
 
   end(end) {
@@ -345,10 +353,10 @@ class WebSocketTransport extends Transport {
 
   start() {
     this.expectOpen();
-    const { info, token, url } = this.env;
+    const { data, info, token, url } = this.env;
     const socket = (this.#socket = new this.env.WebSocket(url("websocket"), ["rtpush.v1"]));
-    socket.onopen = () => this.#write([{ id: this.#connectId, connect: { info, token: token() } }]);
-    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onopen = () => this.#write([{ id: this.#connectId, connect: { info, data, token: token() } }]);
+    socket.onmessage = (frame) => this.#receive(frame.data);
     socket.onerror = () => {}; // a close follows
     socket.onclose = ({ code, reason }) => {
       // Before it is open, a code says more of what is between than of the server.
@@ -440,7 +448,7 @@ class WebSocketTransport extends Transport {
     const joined = this.#asked.get(id);
     this.#asked.delete(id);
     if (id === this.#connectId) {
-      if (error) return this.endBy(error);
+      if (error) return this.endBy(error, { reconnect: !keepsOut(error) });
       this.#beat();
       this.opened(reply.connect);
     } else if (id === this.#refreshId) {
@@ -555,10 +563,13 @@ class HttpTransport extends Transport {
   }
 
   /** Push `subscribed` to the subscriptions of a request that begins at this cursor. */
-  subscribed(subscriptions, cursor, recovered) {
+  subscribed(subscriptions, { cursor, recovered, channel_data }) {
     const positions = cursor.split(",").map(Position.parse);
     for (const [at, subscription] of subscriptions.entries()) {
-      this.push(subscription, { subscribed: { channel: subscription.channel, ...positions[at], recovered } });
+      const { channel } = subscription;
+      const data = channel_data?.[channel];
+      const told = { channel, ...positions[at], recovered, ...(data !== undefined && { data }) };
+      this.push(subscription, { subscribed: told });
     }
     for (const begun of this.#followed) begun.placed = true;
     this.sync();
@@ -598,14 +609,14 @@ class HttpTransport extends Transport {
     const { after, silent } = error;
     const refused = await this.#atFault(error, subscriptions, signal);
     if (signal.aborted) return;
-    for (const [subscription, why] of refused) this.events.refused(subscription, why);
-    if (refused.length) return; // the client leaves them out
-    this.endBy(error, { after, own: after !== undefined, silent });
+    for (const [subscription, why] of refused ?? []) this.events.refused(subscription, why);
+    if (refused?.length) return; // the client leaves them out
+    this.endBy(error, { after, own: after !== undefined, silent, ...(!refused && { reconnect: !keepsOut(error) }) });
   }
 
   /**
-   * Find which channels of a refused request are at fault, with the error of each; none if it is not for them. Where
-   * the error does not name one: by asking for one at a time.
+   * Find which channels of a refused request are at fault, with the error of each; none if it is not for them, nothing
+   * at all if the client itself is not let in. Where the error does not name one: by asking for one at a time.
    */
   async #atFault(error, subscriptions, signal) {
     const named = subscriptions.filter(({ channel }) => channel === error.channel);
@@ -613,8 +624,9 @@ class HttpTransport extends Transport {
     // A token that names another channel than the one that it was given for is not found by its name.
     const isOfChannel = ({ code, channel }) => code === INVALID_ERROR || channel !== undefined;
     const isToken = isOfChannel(error) && subscriptions.some(({ token }) => token.now);
-    if (!isToken && !CHANNEL_ERRORS.has(error.code)) return [];
-    if (isToken && !(await this.#isWelcome(signal))) return [];
+    const mayBeOwn = isToken || error.code === UNAUTHORIZED_ERROR || error.name === DENIED_NAME;
+    if (!mayBeOwn && !CHANNEL_ERRORS.has(error.code)) return [];
+    if (mayBeOwn && !(await this.#isWelcome(signal))) return undefined;
     if (subscriptions.length === 1) return [[subscriptions[0], error]];
     const refused = [];
     for (const subscription of subscriptions) {
@@ -625,17 +637,17 @@ class HttpTransport extends Transport {
           await response.body?.cancel();
         });
       } catch (why) {
-        if (isOfChannel(why) || CHANNEL_ERRORS.has(why.code)) refused.push([subscription, why]);
+        if (isOfChannel(why) || CHANNEL_ERRORS.has(why.code) || why.name === DENIED_NAME) refused.push([subscription, why]);
       }
     }
     return refused;
   }
 
-  /** Ask whether the client's own token is good, or there need be none. */
+  /** Ask whether the client itself is let in: by its own token, or by the application. */
   async #isWelcome(signal) {
     this.expectOpen();
     const answered = this.#ping(signal).then(() => true);
-    return answered.catch(({ code }) => !FINAL_ERRORS.has(code));
+    return answered.catch(({ code, name }) => !FINAL_ERRORS.has(code) && name !== DENIED_NAME);
   }
 
   async #sendCalls() {
@@ -743,7 +755,7 @@ class SseTransport extends HttpTransport {
       this.#endedBy = undefined;
       this.#watch();
       this.opened(told);
-      this.subscribed(subscriptions, told.cursor, told.recovered);
+      this.subscribed(subscriptions, told);
     } else if (event === "token_expiring") {
       this.events.tokenEnds(told);
     } else if (event === "disconnect") {
@@ -778,7 +790,7 @@ class PollTransport extends HttpTransport {
       try {
         const { answer, etag } = await this.#poll(subscriptions, first ? 0 : this.timeout, signal);
         if (signal.aborted) return;
-        if (first) this.opened({ connection: answer?.connection });
+        if (first) this.opened(answer ?? {});
         if (answer) this.#take(answer, subscriptions, first, signal);
         // Only what was taken to its end is known: what was dropped must come again.
         if (etag && !signal.aborted) this.#etag = etag;
@@ -807,8 +819,10 @@ class PollTransport extends HttpTransport {
     }
   }
 
-  #take({ messages, cursor, gaps = [], unsubscribed, disconnect }, subscriptions, first, signal) {
-    if (first) this.subscribed(subscriptions, this.#beginning(subscriptions, messages, cursor), gaps.length === 0);
+  #take({ messages, cursor, gaps = [], unsubscribed, disconnect, channel_data }, subscriptions, first, signal) {
+    const recovered = gaps.length === 0;
+    const began = { cursor: this.#beginning(subscriptions, messages, cursor), recovered, channel_data };
+    if (first) this.subscribed(subscriptions, began);
     const pushes = [...gaps.map((gap) => ({ gap })), ...messages.map((message) => ({ message }))];
     if (unsubscribed) pushes.push({ unsubscribed });
     for (const push of pushes) {
@@ -888,7 +902,7 @@ export class Subscription extends Emitter {
   }
 }
 
-/** A client of one rtpush server. Events: `state`, `transport`, `attempt`, `error`, `disconnect`. */
+/** A client of one rtpush server. Events: `state`, `transport`, `attempt`, `connected`, `error`, `disconnect`. */
 export class Client extends Emitter {
   #options;
   #base;
@@ -1031,7 +1045,7 @@ export class Client extends Emitter {
       const end = await this.#launch(name);
       if (!end || this.#over) return undefined;
       this.#why = `${name}: ${end.reason}`;
-      this.emit("error", new RtpushError("no_connection", this.#why, { temporary: end.reconnect }));
+      this.emit("error", new RtpushError("no_connection", this.#why, { temporary: end.reconnect, code: end.code }));
       if (!this.#mayComeBack(end)) return this.#finish(end.reason);
       if (end.expired) return this.#nextDelay();
       if (end.after !== undefined) return end.after;
@@ -1108,9 +1122,10 @@ export class Client extends Emitter {
   #launch(name) {
     return new Promise((resolve) => {
       const transport = new TRANSPORTS[name](this.#lend(), {
-        open: ({ connection }) => {
+        open: ({ connection, data }) => {
           this.#connection = connection;
           if (transport !== this.#current) this.#adopt(transport);
+          this.emit("connected", { transport: name, connection, data });
           resolve(undefined);
         },
         push: (subscription, push) => this.#take(subscription, push),
